@@ -2,9 +2,7 @@
 include(CMakePackageConfigHelpers)
 
 install(TARGETS featinv EXPORT featinv-targets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
-if(TARGET featinv_command)
 install(TARGETS featinv_command RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-endif()
 install(FILES include/featinv.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 if(FEATINV_BACKEND)
   install(TARGETS featinv_torch LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})

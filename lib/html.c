@@ -51,7 +51,7 @@ static const char style[] =
     "figcaption b{font-size:.95rem;font-variant-numeric:tabular-nums}\n"
     "figcaption .soft{color:var(--soft)}figcaption .miss{color:var(--bad)}\n"
     ".bar{height:4px;border-radius:2px;background:var(--track);margin:.45rem 0 0;overflow:hidden}\n"
-    ".bar i{display:block;height:100%;background:var(--accent)}\n"
+    ".bar i{display:block;height:100%;background:var(--accent)}.none{background:none}\n"
     "footer{color:var(--soft);font-size:.82rem;margin-top:2rem;border-top:1px solid var(--line);"
     "padding-top:1rem}footer p{margin:.3rem 0;overflow-wrap:anywhere}\n"
     "@media(max-width:480px){main{padding:1.2rem .7rem 2rem}.card{width:100%}"
@@ -142,12 +142,22 @@ static void put_picture(FILE *stream, const char *directory, const char *name, c
 
 /* ---------------------------------------------------------------- cards ---------------------- */
 
+/* The cosine as a length; an empty place where there is none, so that captions align. */
+static void put_bar(FILE *stream, double cosine) {
+    if (isnan(cosine))
+        (void)fputs("<div class=\"bar none\"></div>", stream);
+    else
+        (void)fprintf(stream, "<div class=bar><i style=\"width:%.1f%%\"></i></div>",
+                      100.0 * fmin(fmax(cosine, 0.0), 1.0));
+}
+
 static void put_original(FILE *stream, const fi_page *page, const json_t *item) {
     const char *name = string(item, "reference"), *class_name = string(item, "class_original");
     if (!name)
         return;
     (void)fputs("<figure>", stream);
     put_picture(stream, page->directory, name, "original");
+    put_bar(stream, NAN);
     (void)fputs("<figcaption><b>original</b>", stream);
     if (class_name) {
         (void)fputs("<br><span class=soft>", stream);
@@ -179,9 +189,7 @@ static void put_sample(FILE *stream, const fi_page *page, const json_t *item) {
         return;
     (void)fputs("<figure>", stream);
     put_picture(stream, page->directory, name, "sample");
-    if (!isnan(cosine))
-        (void)fprintf(stream, "<div class=bar><i style=\"width:%.1f%%\"></i></div>",
-                      100.0 * fmin(fmax(cosine, 0.0), 1.0));
+    put_bar(stream, cosine);
     (void)fputs("<figcaption>", stream);
     if (isnan(cosine))
         (void)fprintf(stream, "<b>sample %lld</b>",
@@ -200,6 +208,7 @@ static void put_spread(FILE *stream, const fi_page *page, const json_t *item) {
         return;
     (void)fputs("<figure>", stream);
     put_picture(stream, page->directory, name, "spread over the samples");
+    put_bar(stream, NAN);
     (void)fputs("<figcaption><b>spread</b><br><span class=soft>bright: varies between samples, so "
                 "the backbone ignores it</span></figcaption></figure>\n",
                 stream);

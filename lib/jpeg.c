@@ -168,10 +168,10 @@ static void read_rows(session *s) {
     size_t row_bytes = 3 * (size_t)s->header->width;
     while (in->output_scanline < in->output_height) {
         uint8_t *rgb = s->pixels + in->output_scanline * row_bytes;
-        JSAMPROW row = s->row ? s->row : rgb;
+        JSAMPROW row = in->num_components == 4 ? s->row : rgb;
         if (jpeg_read_scanlines(in, &row, 1) != 1)
             ERREXIT(in, JERR_CANT_SUSPEND);
-        if (s->row)
+        if (in->num_components == 4)
             from_cmyk(rgb, s->row, s->header->width);
     }
     (void)jpeg_finish_decompress(in);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -259,8 +260,18 @@ static int sampler_start(fi_sampler *s, const float *noise, const int64_t *map_i
     return fail("sampler_start");
 }
 
+/* FAKE_DELAY: seconds a step, so that a signal finds one running. */
+static void wait_a_while(void) {
+    const char *delay = getenv("FAKE_DELAY");
+    double seconds = delay ? strtod(delay, NULL) : 0.0;
+    struct timespec left = {(time_t)seconds, (long)(1e9 * (seconds - floor(seconds)))};
+    while (delay && nanosleep(&left, &left) != 0) /* a signal does not shorten it */
+        continue;
+}
+
 static int sampler_step(fi_sampler *s, int32_t i, const float *step_noise, float *x, float *x0) {
     (void)i;
+    wait_a_while();
     for (int64_t k = 0; k < s->lanes * s->size; k++) {
         float target = s->means[s->map_index[k / s->size]];
         s->x[k] += 0.125f * (target - s->x[k]) + (step_noise ? 0.01f * step_noise[k] : 0.0f);

@@ -1,6 +1,6 @@
 """The image and array functions of libfeatinv through ctypes, for comparison with Pillow and NumPy.
 
-FEATINV_LIBRARY names another build of the library than build/libfeatinv.so.
+FEATINV_BUILD names another build folder than build/.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-LIBRARY = Path(os.environ.get("FEATINV_LIBRARY", ROOT / "build" / "libfeatinv.so"))
+LIBRARY = Path(os.environ.get("FEATINV_BUILD", ROOT / "build")) / "libfeatinv.so"
 
 STATUS = {
     "OK": 0, "ARGUMENT": -3, "CAPACITY": -6, "WRITE": -10, "NOT_FOUND": -11, "READ": -12,

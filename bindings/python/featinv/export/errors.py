@@ -1,0 +1,31 @@
+"""What can go wrong in an export, with the exit code that the command gives for it."""
+
+
+class ExportError(Exception):
+    """One line for the user; `code` is the exit code."""
+
+    code = 1
+
+
+class UsageError(ExportError):
+    """The request makes no sense as given."""
+
+    code = 2
+
+
+class InputError(ExportError):
+    """A file or folder that was given cannot be used."""
+
+    code = 3
+
+
+class BundleError(ExportError):
+    """A bundle that was given cannot be used."""
+
+    code = 4
+
+
+def listing(items: list[str], limit: int = 4) -> str:
+    """`a, b, c, d and 7 more`"""
+    shown = ", ".join(items[:limit])
+    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"

@@ -1,0 +1,166 @@
+/* What the parts of the `featinv` command share: exit codes, errors, the parsed options. */
+#ifndef CLI_H
+#define CLI_H
+
+#include "featinv.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum {
+    CLI_DONE = 0,
+    CLI_FAILED = 1, /* also an output that cannot be written */
+    CLI_USAGE = 2,
+    CLI_INPUT = 3,
+    CLI_BUNDLE = 4,
+    CLI_MEMORY = 5,
+    CLI_DEVICE = 6, /* or backend */
+    CLI_INTERRUPTED = 130
+};
+
+#define CLI_MAX_PIXELS ((int64_t)64 << 20)
+
+typedef struct cli_seed {
+    uint64_t value;
+    bool given;
+} cli_seed;
+
+/* All options of all verbs. What was not given: NULL, 0, false, or NaN for numbers. */
+typedef struct cli_values {
+    bool help, json, quiet, deterministic;
+    const char *model, *device, *output;
+    int32_t dtype, batch, threads;
+    int64_t max_pixels;
+
+    int32_t samples, steps, spacing; /* spacing -1: not given */
+    double scale, hint_scale, strength, eta;
+    cli_seed seed;
+    bool guess_mode, legacy;
+    const char *context, *uncontext, *noise, *step_noise;
+    const char *latents_in, *latents_out, *images_out, *trace;
+
+    bool resume;
+    int32_t shard, shards; /* shards 0: the whole */
+
+    const char *features, *centre;
+
+    const char *const *arguments; /* what is no option */
+    int argument_count;
+} cli_values;
+
+/* ---------------------------------------------------------------- errors --------------------- */
+
+#define CLI_PRINTF(f, a) __attribute__((format(printf, f, a)))
+
+/* The exit code of a status. */
+int cli_code(featinv_status status);
+
+/* Prints "featinv: TEXT" as one line on stderr and returns code. */
+int cli_fail(int code, const char *format, ...) CLI_PRINTF(2, 3);
+
+/* The same with the library's last error; file (or NULL) is put in front where the text does not
+ * begin with it. */
+int cli_fail_status(featinv_status status, const char *file);
+
+/* An error of a bundle: that a file of it is missing or damaged is the bundle's fault. */
+int cli_fail_bundle(featinv_status status, const char *bundle);
+
+int cli_fail_memory(void);
+
+/* Flushes stdout; exit code for a full disk or a closed pipe behind it, else code. */
+int cli_close_output(int code);
+
+/* ---------------------------------------------------------------- options -------------------- */
+
+typedef enum {
+    CLI_FLAG,    /* bool */
+    CLI_TEXT,    /* const char * */
+    CLI_INTEGER, /* int32_t, in [low, high] */
+    CLI_LARGE,   /* int64_t, in [low, high] */
+    CLI_NUMBER,  /* double, finite, in [low, high] */
+    CLI_CHOICE,  /* int32_t, one of choices */
+    CLI_SEED,    /* cli_seed */
+    CLI_SHARD    /* two int32_t: I/N */
+} cli_kind;
+
+typedef struct cli_choice {
+    const char *name;
+    int32_t value;
+} cli_choice;
+
+typedef struct cli_option {
+    const char *name; /* without dashes; NULL ends a table */
+    char letter;      /* 0: none */
+    cli_kind kind;
+    size_t offset; /* in cli_values */
+    double low, high;
+    const cli_choice *choices;
+    const char *value, *help; /* value: its name in the help; NULL for flags */
+} cli_option;
+
+typedef struct cli_verb {
+    const char *name, *usage, *summary;
+    const char *details; /* more lines for the help, or NULL */
+    const cli_option *const *tables; /* NULL ends the list */
+    int (*run)(const cli_values *values);
+} cli_verb;
+
+extern const cli_option cli_help_options[];
+extern const cli_option cli_run_options[];    /* model, device, dtype, batch, threads, ... */
+extern const cli_option cli_image_options[];  /* limits of input images */
+extern const cli_option cli_output_options[]; /* -o, --json, -q */
+extern const cli_option cli_sampling_options[];
+extern const cli_option cli_job_options[];
+extern const cli_option cli_shard_options[];
+
+/* Parses argv behind the verb. Returns CLI_DONE or CLI_USAGE. `arguments` has room for argc. */
+int cli_parse(cli_values *values, const cli_verb *verb, int argc, const char *const *argv,
+              const char **arguments);
+void cli_print_help(FILE *stream, const cli_verb *verb);
+
+/* ---------------------------------------------------------------- interruption --------------- */
+
+/* From now on the first Ctrl-C cancels the session's running call (session NULL: only notes it) and
+ * the second ends the process. */
+void cli_watch(featinv_session *session);
+bool cli_interrupted(void);
+
+/* ---------------------------------------------------------------- progress ------------------- */
+
+/* A bar on a terminal; silent elsewhere. */
+typedef struct cli_progress {
+    bool shown;
+    const char *label, *unit;
+    int64_t first, count, total; /* the running call does units first to first + count */
+    double started;
+} cli_progress;
+
+void cli_progress_start(cli_progress *progress, const char *label, const char *unit, int64_t total,
+                        bool quiet);
+/* A featinv_progress: draws, and cancels after Ctrl-C. */
+int32_t cli_progress_call(void *progress, int64_t done, int64_t total);
+/* Clears the line, so that other text may be printed. */
+void cli_progress_clear(void);
+
+double cli_now(void); /* seconds, monotonic */
+
+/* ---------------------------------------------------------------- opening -------------------- */
+
+typedef struct cli_opened {
+    featinv_model *model;
+    featinv_session *session;
+    featinv_model_details info;
+    int32_t batch; /* images or latents per forward, as the session takes them */
+} cli_opened;
+
+/* Opens the bundle and a session as the options say. Returns an exit code, after an error. */
+int cli_open(cli_opened *out, const cli_values *values);
+void cli_close(cli_opened *opened);
+
+/* ---------------------------------------------------------------- verbs ---------------------- */
+
+extern const cli_verb cli_doctor, cli_info, cli_extract, cli_sample, cli_reconstruct, cli_metrics;
+
+#endif

@@ -1,0 +1,80 @@
+#include "cli.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+
+int cli_code(featinv_status status) {
+    switch (status) {
+    case FEATINV_OK:
+        return CLI_DONE;
+    case FEATINV_ERROR_ARGUMENT:
+        return CLI_USAGE;
+    case FEATINV_ERROR_NOT_FOUND:
+    case FEATINV_ERROR_READ:
+    case FEATINV_ERROR_FORMAT:
+    case FEATINV_ERROR_LIMIT:
+    case FEATINV_ERROR_SHAPE:
+    case FEATINV_ERROR_VALUE:
+        return CLI_INPUT;
+    case FEATINV_ERROR_BUNDLE:
+    case FEATINV_ERROR_HASH:
+    case FEATINV_ERROR_VERSION:
+        return CLI_BUNDLE;
+    case FEATINV_ERROR_MEMORY:
+        return CLI_MEMORY;
+    case FEATINV_ERROR_BACKEND:
+    case FEATINV_ERROR_DEVICE:
+        return CLI_DEVICE;
+    case FEATINV_ERROR_CANCELLED:
+        return CLI_INTERRUPTED;
+    default:
+        return CLI_FAILED;
+    }
+}
+
+/* One line whatever the text holds: file names and option values may hold control characters. */
+static void print_line(char *text) {
+    for (char *c = text; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
+    cli_progress_clear();
+    (void)fflush(stdout);
+    (void)fprintf(stderr, "featinv: %s\n", text);
+}
+
+int cli_fail(int code, const char *format, ...) {
+    char text[4096];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    print_line(text);
+    return code;
+}
+
+int cli_fail_status(featinv_status status, const char *file) {
+    const char *text = featinv_last_error();
+    if (!*text)
+        text = featinv_status_name(status);
+    if (file && strncmp(text, file, strlen(file)) != 0)
+        return cli_fail(cli_code(status), "%s: %s", file, text);
+    return cli_fail(cli_code(status), "%s", text);
+}
+
+int cli_fail_bundle(featinv_status status, const char *bundle) {
+    int code = cli_fail_status(status, bundle);
+    return code == CLI_INPUT ? CLI_BUNDLE : code;
+}
+
+int cli_fail_memory(void) {
+    return cli_fail(CLI_MEMORY, "out of memory");
+}
+
+int cli_close_output(int code) {
+    bool bad = ferror(stdout) != 0;
+    if (fflush(stdout) != 0 || bad)
+        return cli_fail(code ? code : CLI_FAILED, "standard output: cannot be written (%s)",
+                        strerror(errno));
+    return code;
+}

@@ -1,0 +1,17 @@
+/* Dense linear algebra of the backend's table. */
+#ifndef FI_SHIM_LINALG_HPP
+#define FI_SHIM_LINALG_HPP
+
+#include <cstdint>
+
+namespace featinv {
+
+int gemm(double *c, const double *a, const double *b, std::int64_t m, std::int64_t n,
+         std::int64_t k, std::int32_t transpose_a, std::int32_t transpose_b);
+int eigh(double *values, double *vectors, const double *a, std::int64_t n);
+int singular_values(double *values, const double *a, std::int64_t m, std::int64_t n);
+int cholesky(double *factor, std::int32_t *ok, const double *a, std::int64_t n);
+
+} // namespace featinv
+
+#endif
