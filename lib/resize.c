@@ -1,3 +1,5 @@
+#include "resize.h"
+
 #include "error.h"
 #include "image.h"
 
@@ -35,12 +37,14 @@ static const kernel kernels[] = {
     [FEATINV_FILTER_BICUBIC] = {bicubic, 2.0},
 };
 
-/* What one pass does to one axis: output i is the sum of weights[i * taps + k] times input
- * first[i] + k, for k below count[i]. */
+/* What one pass does to one side: output i is the sum of weights[i * taps + k] times input
+ * low + first[i] + k, for k below count[i]. Inputs from low up to high are read. A pass that keeps
+ * the size has no weights and is left out. */
 typedef struct axis {
     int32_t *weights;
     int32_t *first, *count;
     size_t taps;
+    int32_t low, high;
 } axis;
 
 static void free_axis(axis *a) {
@@ -54,36 +58,59 @@ static int32_t fixed(double weight) {
     return (int32_t)(scaled < 0 ? scaled - 0.5 : scaled + 0.5);
 }
 
-static featinv_status make_axis(axis *a, int32_t in, int32_t out, const kernel *filter) {
-    double scale = (double)in / out;
+/* Weights of output `at`, into place i; exact: room for taps numbers. */
+static void fill_weights(axis *a, int32_t i, double *exact, int32_t in, double at, double scale,
+                         const kernel *filter) {
     double stretch = scale < 1.0 ? 1.0 : scale;
     double support = filter->support * stretch, inverse = 1.0 / stretch;
-    a->taps = (size_t)ceil(support) * 2 + 1;
-    size_t rows = (size_t)out, bytes = a->taps * sizeof(int32_t);
+    double centre = (at + 0.5) * scale, sum = 0.0;
+    double low = centre - support + 0.5, high = centre + support + 0.5;
+    int32_t first = low < 0 ? 0 : (int32_t)low;
+    int32_t count = (high > in ? in : (int32_t)high) - first;
+    for (int32_t k = 0; k < count; k++) {
+        exact[k] = filter->weight((k + first - centre + 0.5) * inverse);
+        sum += exact[k];
+    }
+    for (int32_t k = 0; k < count; k++)
+        a->weights[(size_t)i * a->taps + (size_t)k] = fixed(sum != 0.0 ? exact[k] / sum : exact[k]);
+    a->first[i] = first;
+    a->count[i] = count;
+}
+
+/* Counts the inputs from the first one that is needed. */
+static void shift_axis(axis *a, int32_t outputs) {
+    a->low = INT32_MAX;
+    a->high = 0;
+    for (int32_t i = 0; i < outputs; i++) {
+        int32_t end = a->first[i] + a->count[i];
+        a->low = a->first[i] < a->low ? a->first[i] : a->low;
+        a->high = end > a->high ? end : a->high;
+    }
+    for (int32_t i = 0; i < outputs; i++)
+        a->first[i] -= a->low;
+}
+
+static featinv_status make_axis(axis *a, int32_t in, fi_resize_side out, const kernel *filter) {
+    if (out.whole == in) {
+        a->low = (int32_t)out.begin;
+        a->high = (int32_t)out.begin + out.count;
+        return FEATINV_OK;
+    }
+    double scale = (double)in / (double)out.whole;
+    a->taps = (size_t)ceil(filter->support * (scale < 1.0 ? 1.0 : scale)) * 2 + 1;
+    size_t rows = (size_t)out.count, bytes = a->taps * sizeof(int32_t);
     double *exact = malloc(a->taps * sizeof *exact);
     a->weights = rows <= PTRDIFF_MAX / bytes ? calloc(rows, bytes) : NULL;
     a->first = malloc(rows * sizeof *a->first);
     a->count = malloc(rows * sizeof *a->count);
     if (!exact || !a->weights || !a->first || !a->count) {
         free(exact);
-        return fi_fail(FEATINV_ERROR_MEMORY, "out of memory: resize weights of %d to %d pixels",
-                       (int)in, (int)out);
+        return fi_fail(FEATINV_ERROR_MEMORY, "out of memory: resize weights of %d to %lld pixels",
+                       (int)in, (long long)out.whole);
     }
-    for (int32_t i = 0; i < out; i++) {
-        double centre = (i + 0.5) * scale, sum = 0.0;
-        double low = centre - support + 0.5, high = centre + support + 0.5;
-        int32_t first = low < 0 ? 0 : (int32_t)low;
-        int32_t count = (high > in ? in : (int32_t)high) - first;
-        for (int32_t k = 0; k < count; k++) {
-            exact[k] = filter->weight((k + first - centre + 0.5) * inverse);
-            sum += exact[k];
-        }
-        for (int32_t k = 0; k < count; k++)
-            a->weights[(size_t)i * a->taps + (size_t)k] =
-                fixed(sum != 0.0 ? exact[k] / sum : exact[k]);
-        a->first[i] = first;
-        a->count[i] = count;
-    }
+    for (int32_t i = 0; i < out.count; i++)
+        fill_weights(a, i, exact, in, (double)(out.begin + i), scale, filter);
+    shift_axis(a, out.count);
     free(exact);
     return FEATINV_OK;
 }
@@ -127,31 +154,24 @@ static void vertical_row(uint8_t *restrict out, const uint8_t *in, ptrdiff_t row
 }
 
 /* image with a new width, into rows of 3 * width bytes. */
-static featinv_status resize_width(uint8_t *out, int32_t width, const featinv_image *image,
-                                   const kernel *filter) {
-    axis a = {0};
-    featinv_status status = make_axis(&a, image->width, width, filter);
-    for (int32_t y = 0; y < image->height && !status; y++)
+static void resize_width(uint8_t *out, int32_t width, const featinv_image *image, const axis *a) {
+    for (int32_t y = 0; y < image->height; y++)
         horizontal_row(out + 3 * (size_t)width * (size_t)y, image->pixels + y * image->row_bytes,
-                       width, &a);
-    free_axis(&a);
-    return status;
+                       width, a);
 }
 
 static featinv_status resize_height(uint8_t *out, int32_t height, const featinv_image *image,
-                                    const kernel *filter) {
-    axis a = {0};
+                                    const axis *a) {
     size_t bytes = 3 * (size_t)image->width;
     int32_t *sums = malloc(bytes * sizeof *sums);
-    featinv_status status = sums ? make_axis(&a, image->height, height, filter)
-                                 : fi_fail_memory(bytes * sizeof *sums);
-    for (int32_t y = 0; y < height && !status; y++)
-        vertical_row(out + bytes * (size_t)y, image->pixels + a.first[y] * image->row_bytes,
-                     (ptrdiff_t)image->row_bytes, bytes, sums, a.weights + (size_t)y * a.taps,
-                     a.count[y]);
-    free_axis(&a);
+    if (!sums)
+        return fi_fail_memory(bytes * sizeof *sums);
+    for (int32_t y = 0; y < height; y++)
+        vertical_row(out + bytes * (size_t)y, image->pixels + a->first[y] * image->row_bytes,
+                     (ptrdiff_t)image->row_bytes, bytes, sums, a->weights + (size_t)y * a->taps,
+                     a->count[y]);
     free(sums);
-    return status;
+    return FEATINV_OK;
 }
 
 static void copy_rows(uint8_t *out, const featinv_image *image) {
@@ -163,15 +183,15 @@ static void copy_rows(uint8_t *out, const featinv_image *image) {
 /* Pillow 13 runs the vertical pass first where the height shrinks by more than twice what the width
  * shrinks by; earlier releases never did. The order shows in the last bit, and where bicubic weights
  * overshoot. */
-static bool vertical_first(int32_t width, int32_t height, const featinv_image *image) {
-    int64_t narrower = (int64_t)image->width - width, lower = (int64_t)image->height - height;
+static bool vertical_first(int64_t width, int64_t height, const featinv_image *image) {
+    int64_t narrower = image->width - width, lower = image->height - height;
     return lower > 0 && lower > 2 * narrower;
 }
 
 /* Both passes, through an image that has one of the old sides and one of the new. */
 static featinv_status resize_both(uint8_t *out, int32_t width, int32_t height,
-                                  const featinv_image *image, const kernel *filter) {
-    bool vertical = vertical_first(width, height, image);
+                                  const featinv_image *image, const axis *x, const axis *y,
+                                  bool vertical) {
     featinv_image middle = {NULL, vertical ? image->width : width,
                             vertical ? height : image->height, 0};
     middle.row_bytes = 3 * (int64_t)middle.width;
@@ -180,12 +200,43 @@ static featinv_status resize_both(uint8_t *out, int32_t width, int32_t height,
     if (!between)
         return fi_fail_memory(bytes);
     middle.pixels = between;
-    featinv_status status = vertical ? resize_height(between, height, image, filter)
-                                     : resize_width(between, width, image, filter);
-    if (!status)
-        status = vertical ? resize_width(out, width, &middle, filter)
-                          : resize_height(out, height, &middle, filter);
+    featinv_status status = FEATINV_OK;
+    if (vertical) {
+        status = resize_height(between, height, image, y);
+        if (!status)
+            resize_width(out, width, &middle, x);
+    } else {
+        resize_width(between, width, image, x);
+        status = resize_height(out, height, &middle, y);
+    }
     free(between);
+    return status;
+}
+
+featinv_status fi_resize_part(uint8_t *out, fi_resize_side columns, fi_resize_side rows,
+                              const featinv_image *image, featinv_filter filter) {
+    axis x = {0}, y = {0};
+    featinv_image part = *image; /* the pixels that the wanted ones are made of */
+    featinv_status status = make_axis(&x, image->width, columns, kernels + filter);
+    if (!status)
+        status = make_axis(&y, image->height, rows, kernels + filter);
+    if (status)
+        goto done;
+    part.pixels += y.low * image->row_bytes + 3 * (int64_t)x.low;
+    part.width = x.high - x.low;
+    part.height = y.high - y.low;
+    if (x.weights && y.weights)
+        status = resize_both(out, columns.count, rows.count, &part, &x, &y,
+                             vertical_first(columns.whole, rows.whole, image));
+    else if (x.weights)
+        resize_width(out, columns.count, &part, &x);
+    else if (y.weights)
+        status = resize_height(out, rows.count, &part, &y);
+    else
+        copy_rows(out, &part);
+done:
+    free_axis(&x);
+    free_axis(&y);
     return status;
 }
 
@@ -200,14 +251,6 @@ featinv_status featinv_image_resize(uint8_t *out, int32_t width, int32_t height,
                        (int)height);
     if (filter != FEATINV_FILTER_BILINEAR && filter != FEATINV_FILTER_BICUBIC)
         return fi_fail(FEATINV_ERROR_ARGUMENT, "resize filter %d is unknown", (int)filter);
-    const kernel *k = kernels + filter;
-    if (width == in.width && height == in.height)
-        copy_rows(out, &in);
-    else if (height == in.height)
-        status = resize_width(out, width, &in, k);
-    else if (width == in.width)
-        status = resize_height(out, height, &in, k);
-    else
-        status = resize_both(out, width, height, &in, k);
-    return status;
+    return fi_resize_part(out, (fi_resize_side){width, 0, width},
+                          (fi_resize_side){height, 0, height}, &in, filter);
 }

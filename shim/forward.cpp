@@ -77,7 +77,7 @@ std::int64_t decode_batch(const fi_net &net) {
 } // namespace
 
 at::Tensor activation(const fi_net &net, int program, const at::Tensor &tensor) {
-    const at::Tensor converted = tensor.to(net.dtype);
+    const at::Tensor converted = tensor.to(dtype_of(net, program));
     if (converted.dim() != 4 || !(packs(net, program) || net.device.is_cuda()))
         return converted;
     return converted.contiguous(at::MemoryFormat::ChannelsLast);
@@ -110,7 +110,8 @@ at::Tensor run_unet(const fi_net &net, const at::Tensor &x, const at::Tensor &ba
 at::Tensor run_hint(const fi_net &net, const at::Tensor &maps, bool pooled) {
     const at::Tensor input = pooled ? maps.mean({2, 3}, true).expand_as(maps) : maps;
     return run_tensor(net.program(FI_PROGRAM_HINT), "forward", {activation(net, FI_PROGRAM_HINT, input)},
-                      {maps.size(0), -1, -1, -1});
+                      {maps.size(0), -1, -1, -1})
+        .to(net.dtype);
 }
 
 std::vector<double> control_factors(const double *strengths, std::int32_t strength_count,

@@ -56,6 +56,11 @@ const char *program_name(int number);
  * in one pass, which costs them digits that their tolerances want, and they run once per map. */
 bool packs(const fi_net &net, int number);
 
+/* What a program computes in: the net's dtype, but float64 for a float32 hint encoder on a CPU. It
+ * runs once per map, so it costs next to nothing there, and float32 convolutions of a thousand
+ * channels round by 4e-6 there, depending on the processor. */
+at::ScalarType dtype_of(const fi_net &net, int number);
+
 /* Reads a program; its weights stay placeholders. */
 std::unique_ptr<Program> load_program(int number, const void *bytes, std::size_t size);
 

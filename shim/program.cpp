@@ -40,6 +40,11 @@ bool packs(const fi_net &net, int number) {
     return net.packs && number != FI_PROGRAM_HINT && number != FI_PROGRAM_ENCODER;
 }
 
+at::ScalarType dtype_of(const fi_net &net, int number) {
+    const bool exact = number == FI_PROGRAM_HINT && net.dtype == at::kFloat && net.device.is_cpu();
+    return exact ? at::kDouble : net.dtype;
+}
+
 std::unique_ptr<Program> load_program(int number, const void *bytes, std::size_t size) {
     auto program = std::make_unique<Program>();
     program->number = number;
@@ -172,7 +177,9 @@ int weight_done(fi_net *net, const char *key) {
             fail(FEATINV_ERROR_INTERNAL, "%s was not asked for", key);
         Weight &weight = found->second;
         const OnDevice current(net->device);
-        weight.value = weight.raw.to(net->device, net->dtype);
+        const bool hint_alone = weight.wanted == 1u << FI_PROGRAM_HINT;
+        weight.value = weight.raw.to(net->device, hint_alone ? dtype_of(*net, FI_PROGRAM_HINT)
+                                                             : net->dtype);
         if (net->device.is_cuda() && weight.value.dim() == 4)
             weight.value = weight.value.contiguous(at::MemoryFormat::ChannelsLast);
         weight.raw.reset();

@@ -281,10 +281,7 @@ void lower_program(fi_net &net, Program &program) {
         if (draft.name == "context")
             program.context_width = context_width(draft, net);
     }
-    /* Hint and encoder run once per map or image: a packed layout would cost them digits (its sums
-     * are ordered otherwise) and gain little. */
-    const bool may_pack = net.packs && program.number != FI_PROGRAM_HINT &&
-                          program.number != FI_PROGRAM_ENCODER;
+    const bool may_pack = packs(net, program.number);
     for (const External &external : program.externals)
         place_weight(drafts, net, external.key, may_pack);
     bool takes_module = false;

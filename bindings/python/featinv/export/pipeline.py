@@ -171,8 +171,8 @@ def _autoencoder(folder: Path) -> AutoencoderKL:
         )
 
 
-def _unet_name(key: str, unet: UNet) -> str:
-    """Our key, without prefix → diffusers' key."""
+def diffusers_name(key: str, num_res_blocks: int) -> str:
+    """Our key of a UNet's tensor, without prefix → diffusers' key."""
     stem, dot, last = key.rpartition(".")
     if stem in _UNET_ENDS:
         return f"{_UNET_ENDS[stem]}.{last}"
@@ -181,7 +181,7 @@ def _unet_name(key: str, unet: UNet) -> str:
         part = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}[block]
         return f"mid_block.{part}.{_inside('.'.join(rest))}"
     layer, tail = int(rest[0]), ".".join(rest[1:])
-    per_level = unet.config["num_res_blocks"] + 1
+    per_level = num_res_blocks + 1
     if side == "input_blocks":
         level, i = divmod(int(block) - 1, per_level)
         where = f"down_blocks.{level}"
@@ -232,6 +232,7 @@ class PipelineSource:
         }
         folders = {"model.diffusion_model.": unet_folder, "first_stage_model.": vae_folder}
         levels = len(autoencoder.config["ch_mult"])
+        depth = unet.config["num_res_blocks"]
         self._names: dict[str, tuple[Source, str]] = {}
         used: dict[str, set[str]] = {prefix: set() for prefix in sources}
         missing: list[str] = []
@@ -240,7 +241,7 @@ class PipelineSource:
                 prefix = next(p for p in sources if key.startswith(p))
                 rest = key.removeprefix(prefix)
                 own = prefix == "first_stage_model."
-                names = _autoencoder_names(rest, levels) if own else [_unet_name(rest, unet)]
+                names = _autoencoder_names(rest, levels) if own else [diffusers_name(rest, depth)]
                 have = sources[prefix].shapes() or {}
                 name = next((n for n in names if n in have), None)
                 if name is None:

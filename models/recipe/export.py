@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""Write models/scenes and models/judge from the checkpoints, whatever their state.
+
+    python models/recipe/export.py [--folder build/recipe] [-o models] [--scale 1.75] [--steps 50]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import nets
+import torch
+from autoencode import standardise_by
+from backbones import maps_of
+from data import TRAIN_COUNT, TRAIN_SEED, cached_set
+from diffusion import BETA_END, BETA_START, TIMESTEPS, Controlled, Prompted
+from scenes import CLASSES, LIGHTS, OBJECTS, SKIES
+from train import PLANS, average_of, load_backbone
+
+from featinv.export import Defaults, Diffusion, backbone, write_bundle
+
+JUDGE_CLASSES = tuple(f"{o}, light from the {side}, {s} sky"
+                      for o in OBJECTS for side in LIGHTS for s in SKIES)
+
+
+def load_autoencoder(folder: Path) -> tuple[torch.nn.Module, float]:
+    """The autoencoder with zero-mean latents, and the latent scale."""
+    stage = "decoder" if (folder / "decoder.pt").exists() else "autoencoder"
+    model = average_of(nets.autoencoder(), folder, stage)
+    kept = torch.load(folder / "prepared.pt", weights_only=True)
+    standardise_by(model, kept["mean"])
+    return model.to(memory_format=torch.contiguous_format), kept["scale"]
+
+
+def history(folder: Path) -> dict[str, Any]:
+    """Each stage's plan, minutes and last validation figures, from its log."""
+    out = {}
+    for stage in PLANS:
+        log = folder / f"{stage}.jsonl"
+        if not log.exists():
+            continue
+        records = [json.loads(line) for line in log.read_text().splitlines()]
+        checks = [r["check"] for r in records if "check" in r]
+        out[stage] = {"plan": next(r["plan"] for r in records if "plan" in r),
+                      "steps": max((r["step"] for r in records if "step" in r), default=0),
+                      "minutes": round(max(r["seconds"] for r in records) / 60, 1),
+                      "validation": checks[-1] if checks else None}
+    return out
+
+
+def plain(module: torch.nn.Module) -> torch.nn.Module:
+    """A module in evaluation mode with contiguous weights."""
+    return module.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
+
+
+def main() -> None:
+    """Export both bundles."""
+    ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    ap.add_argument("--folder", type=Path, default=Path("build/recipe"))
+    ap.add_argument("-o", "--out", type=Path, default=Path("models"))
+    ap.add_argument("--scale", type=float, default=1.75)
+    ap.add_argument("--steps", type=int, default=50)
+    args = ap.parse_args()
+    torch.set_num_threads(1)
+    train = cached_set(args.folder, TRAIN_SEED, TRAIN_COUNT)
+    provenance = {"recipe": "models/recipe", "training_seeds": [TRAIN_SEED, TRAIN_COUNT],
+                  "stages": history(args.folder), "license": "Apache-2.0"}
+    image = dict(input=64, mean=nets.MEAN, std=nets.STD)
+
+    prompted = average_of(Prompted(), args.folder, "base")
+    contexts = prompted.prompts.contexts()
+    controlled = Controlled(prompted)
+    if (args.folder / "control.pt").exists():
+        average_of(controlled, args.folder, "control")
+    autoencoder, scale = load_autoencoder(args.folder)
+    kept = torch.load(args.folder / "maps.pt", weights_only=True)
+    write_bundle(
+        args.out / "scenes", name="scenes",
+        backbone=backbone(plain(load_backbone(args.folder, "classifier")), "layer4",
+                          classes=CLASSES, name="resnet", **image),
+        unet=plain(controlled.unet), control=plain(controlled.control), autoencoder=autoencoder,
+        diffusion=Diffusion(latent=nets.LATENT, image=(3, 64, 64), latent_scale=scale,
+                            prediction="v", timesteps=TIMESTEPS, beta_start=BETA_START,
+                            beta_end=BETA_END),
+        defaults=Defaults(steps=args.steps, scale=args.scale), contexts=contexts,
+        feature_mean=kept["mean"].numpy(), dtype="fp16", force=True, provenance=provenance,
+        report=print)
+    if (args.folder / "judge.pt").exists():
+        judge = plain(load_backbone(args.folder, "judge"))
+        mean = maps_of(judge, train.images[:2000])[0].mean((0, 2, 3))
+        write_bundle(
+            args.out / "judge", name="judge",
+            backbone=backbone(judge, "stages", classes=JUDGE_CLASSES, name="convnext", **image),
+            feature_mean=mean.numpy(), dtype="fp16", force=True, provenance=provenance,
+            report=print)
+    for bundle in ("scenes", "judge"):
+        size = sum(f.stat().st_size for f in (args.out / bundle).rglob("*") if f.is_file())
+        print(f"{bundle}: {size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
