@@ -54,30 +54,18 @@ bool cli_batch_prepare(cli_batch *batch, const cli_job *job) {
     return good;
 }
 
-void cli_batch_release(cli_batch *batch) {
-    void *blocks[] = {batch->written, batch->images,  batch->references, batch->latents,
-                      batch->maps,    batch->logits,  batch->noise,      batch->step_noise,
-                      batch->trace_x, batch->trace_x0, batch->scores};
+void cli_batch_free(cli_batch *batch) {
+    void *blocks[] = {batch->good,    batch->photos,  batch->written,    batch->images,
+                      batch->maps,    batch->logits,  batch->references, batch->latents,
+                      batch->noise,   batch->scores,  batch->step_noise, batch->trace_x,
+                      batch->trace_x0};
     for (size_t i = 0; i < batch->written_count; i++)
         free(batch->written[i]);
-    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
-        free(blocks[i]);
-    batch->written = NULL;
-    batch->written_count = 0;
-    batch->images = batch->references = NULL;
-    batch->latents = batch->maps = batch->logits = batch->noise = batch->step_noise = NULL;
-    batch->trace_x = batch->trace_x0 = NULL;
-    batch->scores = NULL;
-    batch->lanes = batch->done = 0;
-}
-
-void cli_batch_free(cli_batch *batch) {
-    cli_batch_release(batch);
     for (int64_t i = 0; batch->errors && i < batch->count; i++)
         free(batch->errors[i]);
     free(batch->errors);
-    free(batch->good);
-    free(batch->photos);
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
+        free(blocks[i]);
     cli_photos_free(batch->read);
     *batch = (cli_batch){0};
 }

@@ -31,16 +31,6 @@ static void note(extraction *e, int64_t input, const char *error, int64_t row) {
     (void)json_array_set_new(e->items, (size_t)input, item);
 }
 
-static void note_error(extraction *e, int64_t input, int code, const char *error) {
-    const char *path = e->inputs.items[input].path;
-    if (strncmp(error, path, strlen(path)) == 0)
-        (void)cli_fail(code, "%s", error);
-    else
-        (void)cli_fail(code, "%s: %s", path, error);
-    e->code = e->inputs.count == 1 ? code : CLI_INPUT;
-    note(e, input, error, 0);
-}
-
 /* The batch's images that were read, and whose they are; errors are printed. Returns how many. */
 static int64_t take_photos(extraction *e, cli_photos *read, featinv_image *photos, int64_t *whose,
                            int64_t first, int64_t count) {
@@ -49,12 +39,14 @@ static int64_t take_photos(extraction *e, cli_photos *read, featinv_image *photo
     for (int64_t i = 0; i < count; i++) {
         int code;
         const char *error = cli_photos_error(read, i, &code);
-        if (error)
-            note_error(e, first + i, code, error);
-        if (error || !images[i].pixels)
-            continue; /* without pixels: interrupted */
-        whose[good] = first + i;
-        photos[good++] = images[i];
+        if (error) {
+            (void)cli_fail(code, "%s", error);
+            e->code = e->inputs.count == 1 ? code : CLI_INPUT;
+            note(e, first + i, error, 0);
+        } else if (images[i].pixels) { /* without pixels: interrupted */
+            whose[good] = first + i;
+            photos[good++] = images[i];
+        }
     }
     return good;
 }
@@ -76,27 +68,19 @@ static featinv_status extract_rows(extraction *e, const featinv_image *photos, i
     return featinv_extract(&maps, e->logits ? &logits : NULL, e->opened.session, photos, count, &o);
 }
 
-/* Where the photos cannot be taken together, each is taken alone, to tell the bad ones. */
 static int extract_batch(extraction *e, const featinv_image *photos, const int64_t *whose,
                          int64_t count) {
     const char *bundle = e->opened.info.path;
     featinv_status status = extract_rows(e, photos, count);
-    bool of_bundle = status && strncmp(featinv_last_error(), bundle, strlen(bundle)) == 0;
-    if (!status) {
-        for (int64_t i = 0; i < count; i++)
-            note(e, whose[i], NULL, e->rows++);
+    for (int64_t i = 0; !status && i < count; i++)
+        note(e, whose[i], NULL, e->rows++);
+    if (!status)
         return CLI_DONE;
-    }
     if (status == FEATINV_ERROR_CANCELLED)
         return CLI_INTERRUPTED;
-    if (cli_code(status) != CLI_INPUT || of_bundle)
-        return of_bundle ? cli_fail_bundle(status, NULL) : cli_fail_status(status, NULL);
-    if (count == 1)
-        note_error(e, whose[0], CLI_INPUT, featinv_last_error());
-    int code = CLI_DONE;
-    for (int64_t i = 0; count > 1 && !code && i < count; i++)
-        code = extract_batch(e, photos + i, whose + i, 1);
-    return code;
+    return strncmp(featinv_last_error(), bundle, strlen(bundle)) == 0
+               ? cli_fail_bundle(status, NULL)
+               : cli_fail_status(status, NULL);
 }
 
 static int extract_all(extraction *e) {

@@ -32,7 +32,4 @@ const featinv_image *cli_photos_wait(cli_photos *photos);
 const char *cli_photos_error(const cli_photos *photos, int64_t i, int *code);
 void cli_photos_free(cli_photos *photos); /* waits, too; NULL is fine */
 
-/* Whether the backbone takes one image: sets the library's last error where not. */
-featinv_status cli_photo_check(cli_opened *opened, const featinv_image *image);
-
 #endif

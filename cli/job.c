@@ -101,68 +101,25 @@ static int find_good(cli_batch *batch, cli_job *job) {
     return code;
 }
 
-/* Of photos that cannot be drawn together, leaves out those that cannot be drawn alone (so long and
- * thin, say, that resizing them would take gigabytes). Returns how many, -1 out of memory. */
-static int drop_unfit(cli_job *job, cli_batch *batch) {
-    int64_t kept = 0, count = batch->good_count;
-    for (int64_t g = 0; g < count; g++) {
-        int64_t i = batch->good[g] - batch->first;
-        const char *path = job->inputs.items[batch->good[g]].path;
-        featinv_status status = cli_photo_check(&job->opened, &batch->photos[g]);
-        if (status && cli_code(status) == CLI_INPUT) {
-            size_t size = strlen(path) + strlen(featinv_last_error()) + 3;
-            char *text = malloc(size);
-            if (text)
-                (void)snprintf(text, size, "%s: %s", path, featinv_last_error());
-            int code = note_error(job, batch, i, CLI_INPUT, text ? text : path);
-            free(text);
-            if (code)
-                return -1;
-            continue;
-        }
-        batch->photos[kept] = batch->photos[g];
-        batch->good[kept++] = batch->good[g];
-    }
-    batch->good_count = kept;
-    return (int)(count - kept);
-}
-
 /* What begins with the bundle's path is the bundle's fault. */
-static int draw_failed(const cli_job *job, featinv_status status, const char *text) {
+static int draw_failed(const cli_job *job, featinv_status status) {
     const char *path = job->opened.info.path;
-    int code = cli_code(status);
-    bool bundle = code == CLI_INPUT && strncmp(text, path, strlen(path)) == 0;
-    return cli_fail(bundle ? CLI_BUNDLE : code, "%s", text);
-}
-
-static int draw(cli_job *job, cli_batch *batch) {
-    for (;;) {
-        if (batch->good_count == 0)
-            return CLI_DONE;
-        if (!cli_batch_prepare(batch, job))
-            return cli_fail_memory();
-        featinv_status status = cli_batch_draw(batch, job);
-        if (!status || status == FEATINV_ERROR_CANCELLED)
-            return CLI_DONE;
-        char *text = strdup(featinv_last_error());
-        bool photos = cli_job_is_photos(job) && cli_code(status) == CLI_INPUT;
-        int dropped = photos && text ? drop_unfit(job, batch) : 0;
-        int code = dropped ? CLI_DONE : draw_failed(job, status, text ? text : "out of memory");
-        free(text);
-        if (dropped <= 0)
-            return dropped ? CLI_MEMORY : code;
-        cli_batch_release(batch);
-    }
+    bool bundle = strncmp(featinv_last_error(), path, strlen(path)) == 0;
+    return bundle ? cli_fail_bundle(status, NULL) : cli_fail_status(status, NULL);
 }
 
 /* Draws, writes and commits. *whole: nothing of the batch is missing. */
 static int run_batch(cli_job *job, cli_batch *batch, bool *whole) {
     *whole = false;
-    int code = draw(job, batch);
-    if (code)
-        return code;
+    if (batch->good_count) {
+        if (!cli_batch_prepare(batch, job))
+            return cli_fail_memory();
+        featinv_status status = cli_batch_draw(batch, job);
+        if (status && status != FEATINV_ERROR_CANCELLED)
+            return draw_failed(job, status);
+    }
     cli_outputs_keep(job, batch);
-    code = cli_batch_write(batch, job);
+    int code = cli_batch_write(batch, job);
     *whole = !code && batch->done == batch->lanes;
     if (*whole) {
         featinv_status status = featinv_report_commit(job->report);

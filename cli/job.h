@@ -71,7 +71,6 @@ json_t *cli_job_settings_json(const cli_job *job);
 /* batch.c: draws and scores. Status CANCELLED: batch->done lanes are there, scored. */
 featinv_status cli_batch_draw(cli_batch *batch, cli_job *job);
 bool cli_batch_prepare(cli_batch *batch, const cli_job *job); /* memory; false: none left */
-void cli_batch_release(cli_batch *batch);                     /* gives that memory back */
 void cli_batch_free(cli_batch *batch);
 
 /* pictures.c: writes the pictures of the drawn lanes and adds their items to the report. */

@@ -112,15 +112,3 @@ void cli_photos_free(cli_photos *photos) {
     free(photos->codes);
     free(photos);
 }
-
-featinv_status cli_photo_check(cli_opened *opened, const featinv_image *image) {
-    const featinv_model_details *info = &opened->info;
-    int64_t shape[4] = {1, info->channels, info->height, info->width};
-    float *map = calloc((size_t)shape[1], (size_t)(shape[2] * shape[3]) * sizeof *map);
-    if (!map)
-        return FEATINV_ERROR_MEMORY;
-    featinv_tensor view = featinv_tensor_view(map, FEATINV_DTYPE_F32, 4, shape);
-    featinv_status status = featinv_extract(&view, NULL, opened->session, image, 1, NULL);
-    free(map);
-    return status;
-}

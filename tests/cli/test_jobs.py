@@ -173,23 +173,16 @@ def test_images_above_the_limit_are_refused(featinv, bundle, photos, tmp_path):
     featinv(*args, 45)
 
 
-def test_an_image_that_cannot_be_resized_does_not_stop_the_others(featinv, photos, tmp_path):
-    """A pixel wide and 400,000 long: at the backbone's 288 it would be 33 gigapixels."""
+def test_an_image_of_extreme_aspect_works(featinv, photos, tmp_path):
+    """A pixel wide and 400,000 long: only the window that the crop keeps is resized."""
     bundle = make_bundle(tmp_path / "bundle")
     manifest = json.loads((bundle / "manifest.json").read_text())
     manifest["backbone"]["input"].update(height=288, width=288)
     (bundle / "manifest.json").write_text(json.dumps(manifest))
-    thin = tmp_path / "photos" / "p1.png"
-    Image.new("RGB", (1, 400_000)).save(thin)
-    result = featinv("reconstruct", *photos, "-m", bundle, "-o", tmp_path / "out", expect=3)
-    assert len(result.err.splitlines()) == 1 and str(thin) in result.err
+    Image.new("RGB", (1, 400_000)).save(tmp_path / "photos" / "p1.png")
+    featinv("reconstruct", *photos, "-m", bundle, "-o", tmp_path / "out")
     items = results(tmp_path / "out")["items"]
-    assert [k for k, i in enumerate(items) if "error" in i] == [1] and len(items) == 7
-    result = featinv("extract", *photos, "-m", bundle, "-o", tmp_path / "m.npz", "--json", expect=3)
-    assert [i["row"] for i in json.loads(result.out)["items"]] == [0, None, 1, 2, 3, 4, 5]
-    assert len(result.err.splitlines()) == 1 and str(thin) in result.err
-    featinv("extract", thin, "-m", bundle, "-o", tmp_path / "one.npz", expect=3)
-    assert not (tmp_path / "one.npz").exists()
+    assert len(items) == 7 and not any("error" in i for i in items)
 
 
 # ------------------------------------------------------------------ the terminal
