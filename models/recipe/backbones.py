@@ -1,4 +1,4 @@
-"""Training of the classifier (and of the judge): what its map is asked to hold, and how it is fed."""
+"""Training of the classifier and of the judge: what their maps are asked to hold."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ def probe_loss(probe: Probe, data: Scenes, targets: Tensor, cover: Tensor,
     for k in PRESENCE:
         code = k.split("_")[0]
         seen[:, VALUES.index(k)] = (codes[:, CODES.index(code)] > 0).float()
-    real = (F.smooth_l1_loss(probe.values(pooled), values, beta=0.1, reduction="none") * seen).mean()
+    error = F.smooth_l1_loss(probe.values(pooled), values, beta=0.1, reduction="none")
+    real = (error * seen).mean()
     cover = cover[draw.rows].float() / 64
     quarters = F.pixel_unshuffle(F.avg_pool2d(clean, 4), 2)
     out = probe.dense(grid)
@@ -157,8 +158,8 @@ def train_backbone(name: str, train: Scenes, valid: Scenes, folder: Path, plan: 
         return {"top1": round(top1, 4)} | spread(maps, held if name == "judge" else valid.labels)
 
     dense = 1.0 if name == "classifier" else 0.3
-    model = fit(plan, probe, lambda d: probe_loss(probe, train, targets, cover, d, dense), len(train),
-                folder, check, check_every=500)
+    model = fit(plan, probe, lambda d: probe_loss(probe, train, targets, cover, d, dense),
+                len(train), folder, check, check_every=500)
     return model.backbone
 
 

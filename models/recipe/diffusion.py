@@ -235,7 +235,7 @@ def loss_pair(model: Controlled, data: Latents, n: int) -> dict[str, float]:
 @torch.no_grad()
 def sample(unet: UNet, net: ControlNet | None, maps: Tensor | None, context: Tensor,
            empty: Tensor, shape: tuple[int, ...], steps: int = 25, scale: float = 1.75,
-           seed: int = 100) -> Tensor:
+           hint_scale: float = 1.0, seed: int = 100) -> Tensor:
     """Deterministic DDIM as in docs/numerics.md: scaled latents (N,c,h,w).
 
     One noise for all images, as the library does (its generator differs).
@@ -244,16 +244,22 @@ def sample(unet: UNet, net: ControlNet | None, maps: Tensor | None, context: Ten
     x = torch.randn((1, *shape[1:]), generator=torch.Generator().manual_seed(seed)).expand(shape)
     x = x.contiguous(memory_format=torch.channels_last)
     times = [1 + TIMESTEPS * i // steps for i in range(steps)]
-    both = torch.cat([empty.expand(n, -1, -1), context.expand(n, -1, -1)])
-    hint = net.hint(maps.float()).repeat(2, 1, 1, 1) if net is not None else None
+    branches = [empty.expand(n, -1, -1), context.expand(n, -1, -1)]
+    hints = [] if net is None else [net.hint(maps.float())] * 2
+    if net is not None and hint_scale != 1:
+        branches.append(empty.expand(n, -1, -1))
+        hints.append(net.hint(torch.zeros_like(maps, dtype=torch.float32)))
+    prompts, hint = torch.cat(branches), torch.cat(hints) if hints else None
     for i in reversed(range(steps)):
         a = ALPHAS[times[i]]
         a_prev = ALPHAS[times[i - 1]] if i else ALPHAS[0]
-        t = torch.full((2 * n,), times[i])
-        x2 = x.repeat(2, 1, 1, 1)
-        residuals = [] if net is None else net.step(x2, net.time(t), net.context(both), hint)
-        v0, v1 = unet(x2, t, both, residuals).chunk(2)
-        v = v0 + scale * (v1 - v0)
+        t = torch.full((len(prompts),), times[i])
+        copies = x.repeat(len(branches), 1, 1, 1)
+        residuals = [] if net is None else net.step(copies, net.time(t), net.context(prompts), hint)
+        parts = unet(copies, t, prompts, residuals).chunk(len(branches))
+        v = parts[0] + scale * (parts[1] - parts[0])
+        if len(parts) == 3:
+            v = v + (hint_scale - 1) * (parts[0] - parts[2])
         x0 = a.sqrt() * x - (1 - a).sqrt() * v
         noise = a.sqrt() * v + (1 - a).sqrt() * x
         x = a_prev.sqrt() * x0 + (1 - a_prev).sqrt() * noise

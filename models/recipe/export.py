@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write models/scenes and models/judge from the checkpoints, whatever their state.
 
-    python models/recipe/export.py [--folder build/recipe] [-o models] [--scale 1.75] [--steps 50]
+    python models/recipe/export.py [--folder build/recipe] [-o models] [--steps 20]
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ def main() -> None:
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ap.add_argument("--folder", type=Path, default=Path("build/recipe"))
     ap.add_argument("-o", "--out", type=Path, default=Path("models"))
-    ap.add_argument("--scale", type=float, default=1.75)
-    ap.add_argument("--steps", type=int, default=50)
+    ap.add_argument("--scale", type=float, default=1.75, help="default guidance")
+    ap.add_argument("--hint-scale", type=float, default=1.75, help="default guidance of the map")
+    ap.add_argument("--steps", type=int, default=20, help="default number of steps")
     args = ap.parse_args()
     torch.set_num_threads(1)
     train = cached_set(args.folder, TRAIN_SEED, TRAIN_COUNT)
@@ -85,7 +86,8 @@ def main() -> None:
         diffusion=Diffusion(latent=nets.LATENT, image=(3, 64, 64), latent_scale=scale,
                             prediction="v", timesteps=TIMESTEPS, beta_start=BETA_START,
                             beta_end=BETA_END),
-        defaults=Defaults(steps=args.steps, scale=args.scale), contexts=contexts,
+        defaults=Defaults(steps=args.steps, scale=args.scale, hint_scale=args.hint_scale),
+        contexts=contexts,
         feature_mean=kept["mean"].numpy(), dtype="fp16", force=True, provenance=provenance,
         report=print)
     if (args.folder / "judge.pt").exists():

@@ -75,8 +75,8 @@ def fit(plan: Plan, model: nn.Module, loss_of: Callable[[Draw], tuple[Tensor, di
         check_every: int = 1000, save_every: int = 250, log_every: int = 50) -> nn.Module:
     """Train `model` (its parameters that require gradients); return it with averaged weights.
 
-    The checkpoint `folder/STAGE.pt` holds model, average, optimiser and step: a run that was cut off
-    goes on where it stood, with the same draws. A finished stage returns at once.
+    The checkpoint `folder/STAGE.pt` holds model, average, optimiser and step: a run that was cut
+    off goes on where it stood, with the same draws. A finished stage returns at once.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, log = folder / f"{plan.stage}.pt", folder / f"{plan.stage}.jsonl"

@@ -37,8 +37,8 @@ def classifier(classes: int = len(CLASSES)) -> ResNet:
 
 def judge(classes: int) -> ConvNeXt:
     """A small timm ConvNeXt without layer scale; map 96x8x8."""
-    return ConvNeXt(num_classes=classes, depths=(1, 2, 2, 1), dims=(24, 48, 96, 96), patch_size=2, output_stride=8,
-                    ls_init_value=None)
+    return ConvNeXt(num_classes=classes, depths=(1, 2, 2, 1), dims=(24, 48, 96, 96), patch_size=2,
+                    output_stride=8, ls_init_value=None)
 
 
 def autoencoder() -> AutoencoderKL:

@@ -335,7 +335,8 @@ def draw_snowman(b: Brush, colour: Array, second: Array, look: dict[str, float])
     b.paint("eyes", circle(u, v, f * 0.04 + 0.07, 0.66, 0.026), np.array([0.1, 0.1, 0.12]))
     b.paint("nose", polygon(u, v, (f * 0.02, 0.635), (f * 0.02, 0.565), (f * 0.26, 0.59)),
             np.array([0.96, 0.50, 0.10]))
-    b.paint("hat", box(u, v, 0, 0.90, 0.125, 0.10 + 0.03 * look["shape"]), colour, b.side(0.3, 0.14))
+    tall = 0.10 + 0.03 * look["shape"]
+    b.paint("hat", box(u, v, 0, 0.90, 0.125, tall), colour, b.side(0.3, 0.14))
     b.paint("hat", box(u, v, 0, 0.785, 0.21, 0.032), colour * 0.8)
 
 
@@ -395,7 +396,8 @@ def cast_shadow(image: Array, thing: dict[str, Any], light: float, strength: flo
     half = HALF_WIDTH[kind] * scale * 0.95
     y = thing["shadow_y"]
     cx = thing["x"] - light * 0.30 * scale * (0.4 if kind == "balloon" else 1.0)
-    rows = slice(max(int((y - 0.12 * scale) * SIZE), 0), min(int((y + 0.12 * scale) * SIZE) + 2, SIZE))
+    top, end = int((y - 0.12 * scale) * SIZE), int((y + 0.12 * scale) * SIZE) + 2
+    rows = slice(max(top, 0), min(end, SIZE))
     d = ellipse(_CENTRES[None, :], _CENTRES[rows, None], cx, y, half, max(0.085 * scale, PIXEL))
     cover = np.clip(F(0.5) - d / F(3 * PIXEL), 0, 1) * F(strength)
     image[rows] *= F(1) - cover[..., None]
@@ -503,7 +505,8 @@ def paint_hills(rng: np.random.Generator, f: dict[str, Any], image: Array, regio
     for k in range(f["hills"]):
         height = rng.uniform(0.05, 0.10) + (0.05 if f["hills"] == 2 and k == 0 else 0.0)
         a, p, q = rng.uniform(0.35, 0.8), rng.uniform(0, 6.28), rng.uniform(0, 6.28)
-        wave = np.sin(x * F(6.28 * a) + F(p)) * F(0.6) + np.sin(x * F(6.28 * 1.9 * a) + F(q)) * F(0.4)
+        wave = np.sin(x * F(6.28 * a) + F(p)) * F(0.6)
+        wave = wave + np.sin(x * F(6.28 * 1.9 * a) + F(q)) * F(0.4)
         ridge = F(f["horizon"] - height) - wave * F(0.055)
         cover = np.clip(F(0.5) + (y - ridge) / F(PIXEL), 0, 1)
         colour = mix(base, low, 0.60 - 0.30 * k if f["hills"] == 2 else 0.35)
@@ -530,14 +533,17 @@ def paint_ground(rng: np.random.Generator, f: dict[str, Any], image: Array, regi
         tone = np.tanh(smooth_noise(rng, u / F(6), v / F(5)) * F(2.2)) * F(0.7)
         tone = tone + smooth_noise(rng, u / F(3.5), v / F(3.5)) * F(0.3)
     elif kind == "snow":
-        tone = smooth_noise(rng, u / F(10), v / F(7)) + smooth_noise(rng, u / F(5), v / F(4)) * F(0.4)
+        tone = smooth_noise(rng, u / F(10), v / F(7))
+        tone = tone + smooth_noise(rng, u / F(5), v / F(4)) * F(0.4)
     else:
         bend = smooth_noise(rng, u / F(9), v / F(6)) * F(2.6)
-        tone = np.sin((v + bend) * F(1.05)) * F(0.62) + smooth_noise(rng, u / F(8), v / F(3)) * F(0.5)
+        tone = np.sin((v + bend) * F(1.05)) * F(0.62)
+        tone = tone + smooth_noise(rng, u / F(8), v / F(3)) * F(0.5)
     tint = np.array(SKY_COLOURS[f["sky"]][2], F)
     low = np.array(SKY_COLOURS[f["sky"]][1], F)
     colour = mix(np.array(far, F), np.array(near, F), depth[..., None])
-    colour = colour * (F(1) + F(strength) * tone[..., None] * (F(0.45) + F(0.55) * depth[..., None]))
+    grain = F(strength) * tone * (F(0.45) + F(0.55) * depth)
+    colour = colour * (F(1) + grain[..., None])
     colour = colour * tint
     if kind == "water":
         colour = mix(colour, low, F(0.30) * (F(1) - depth[..., None]) + F(0.06))

@@ -100,7 +100,9 @@ def run(stage: str, folder: Path) -> None:
     elif stage in ("autoencoder", "decoder"):
         from autoencode import train_autoencoder
 
-        whole = average_of(nets.autoencoder(), folder, "autoencoder") if stage == "decoder" else None
+        whole = None
+        if stage == "decoder":
+            whole = average_of(nets.autoencoder(), folder, "autoencoder")
         train_autoencoder(train, valid, folder, PLANS[stage], whole=whole)
     elif stage == "prepare":
         prepare(train, valid, folder)
@@ -120,7 +122,8 @@ def main() -> None:
     """Parse, then run the stages in order."""
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ap.add_argument("--stage", choices=("all", *STAGES), default="all")
-    ap.add_argument("--folder", type=Path, default=Path("build/recipe"), help="cache and checkpoints")
+    ap.add_argument("--folder", type=Path, default=Path("build/recipe"),
+                    help="cache and checkpoints")
     ap.add_argument("--threads", type=int, default=1)
     args = ap.parse_args()
     torch.set_num_threads(args.threads)
