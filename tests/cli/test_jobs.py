@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import COMMAND, IMAGE, LATENT, MAP, REFERENCE, make_bundle, results, tree
+from conftest import BUILD, COMMAND, IMAGE, LATENT, MAP, REFERENCE, make_bundle, results, tree
 
 SECONDS = ("seconds", "seconds_per_sample")
 
@@ -586,6 +586,25 @@ def test_metrics_cosine_equals_the_recorded_values(featinv, tmp_path):
     np.save(tmp_path / "c.npy", np.zeros(23, np.float32))
     featinv(*args, "--centre", tmp_path / "c.npy", expect=3)
     assert f"{value['value']:.6f}" in featinv(*args).out
+
+
+@pytest.mark.parametrize("name, tolerance", [("full0", 2e-12), ("full1", 2e-12),
+                                             ("rankdef", 1e-12)])
+def test_metrics_fid_equals_the_recorded_values(featinv, tmp_path, name, tolerance):
+    """Over libtorch's linear algebra; rows, and the same rows as maps."""
+    golden = recorded()
+    for side in "AB":
+        rows = golden[f"{name}_{side}"]
+        np.save(tmp_path / f"{side}.npy", rows)
+        np.save(tmp_path / f"{side}-maps.npy", np.tile(rows[..., None, None], (1, 1, 2, 2)))
+    real = {"FEATINV_BACKEND": str(BUILD / "libfeatinv-torch.so")}
+    for suffix in ("", "-maps"):
+        paths = [tmp_path / f"{side}{suffix}.npy" for side in "AB"]
+        value = json.loads(featinv("metrics", "fid", *paths, "--json", "--threads", 1,
+                                   env=real).out)
+        assert value["value"] == pytest.approx(float(golden[f"{name}_fid_factor"]), rel=tolerance)
+        assert (value["rows_a"], value["rows_b"]) == (len(golden[f"{name}_A"]),
+                                                      len(golden[f"{name}_B"]))
 
 
 def test_metrics_refuses_maps_that_do_not_fit(featinv, maps, tmp_path):
