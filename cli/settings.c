@@ -43,6 +43,8 @@ static void lay_over(featinv_sample_options *o, const cli_values *v) {
         o->scale = v->scale;
     if (!isnan(v->hint_scale))
         o->hint_scale = v->hint_scale;
+    else if (v->guess_mode)
+        o->hint_scale = 1.0; /* the bundle's default is for runs with a hint in both branches */
     if (!isnan(v->strength))
         o->strength = v->strength;
     if (!isnan(v->eta))
