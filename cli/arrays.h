@@ -31,8 +31,8 @@ int cli_array_check_finite(const cli_array *array, const char *path, const char 
 void cli_hash_start(uint64_t *hash);
 void cli_hash_add(uint64_t *hash, const void *bytes, size_t size);
 
-/* Usage error unless path ends in one of the suffixes, is no folder and lies in one that is there and
- * can be written. NULL path: fine. */
+/* Usage error unless path ends in one of the suffixes, is no folder and lies in one that is there
+ * and can be written. NULL path: fine. */
 int cli_check_output_file(const char *option, const char *path, const char *suffix,
                           const char *other_suffix);
 

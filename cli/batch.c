@@ -55,9 +55,9 @@ bool cli_batch_prepare(cli_batch *batch, const cli_job *job) {
 }
 
 void cli_batch_free(cli_batch *batch) {
-    void *blocks[] = {batch->good,    batch->photos,  batch->written,    batch->images,
-                      batch->maps,    batch->logits,  batch->references, batch->latents,
-                      batch->noise,   batch->scores,  batch->step_noise, batch->trace_x,
+    void *blocks[] = {batch->good,    batch->photos, batch->written,    batch->images,
+                      batch->maps,    batch->logits, batch->references, batch->latents,
+                      batch->noise,   batch->scores, batch->step_noise, batch->trace_x,
                       batch->trace_x0};
     for (size_t i = 0; i < batch->written_count; i++)
         free(batch->written[i]);
@@ -107,8 +107,7 @@ static void set_shapes(views *w, const cli_batch *batch, const cli_job *job) {
            sizeof w->lane_image);
     memcpy(w->photo, (int64_t[]){batch->good_count, job->image[0], job->image[1], 3},
            sizeof w->photo);
-    memcpy(w->map_shape,
-           (int64_t[]){batch->good_count, info->channels, info->height, info->width},
+    memcpy(w->map_shape, (int64_t[]){batch->good_count, info->channels, info->height, info->width},
            sizeof w->map_shape);
     memcpy(w->logit_shape, (int64_t[]){batch->good_count, info->classes}, sizeof w->logit_shape);
 }
@@ -211,8 +210,8 @@ static featinv_status decode(views *w, cli_batch *batch, cli_job *job) {
     run.progress = cli_progress_call;
     run.user_data = &job->progress;
     run.completed = &batch->done;
-    return featinv_decode(&w->images, job->opened.session, &w->latents,
-                          job->sampling.legacy_bytes, &run);
+    return featinv_decode(&w->images, job->opened.session, &w->latents, job->sampling.legacy_bytes,
+                          &run);
 }
 
 featinv_status cli_batch_draw(cli_batch *batch, cli_job *job) {

@@ -102,7 +102,7 @@ typedef struct cli_option {
 
 typedef struct cli_verb {
     const char *name, *usage, *summary;
-    const char *details; /* more lines for the help, or NULL */
+    const char *details;             /* more lines for the help, or NULL */
     const cli_option *const *tables; /* NULL ends the list */
     int (*run)(const cli_values *values);
 } cli_verb;

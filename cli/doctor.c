@@ -134,10 +134,10 @@ static int run(const cli_values *values) {
     return code;
 }
 
-static const cli_option own[] = {
-    {"model", 'm', CLI_TEXT, offsetof(cli_values, model), 0, 0, NULL, "BUNDLE",
-     "the bundle to look at (FEATINV_MODEL, else the shipped one)"},
-    {NULL, 0, CLI_FLAG, 0, 0, 0, NULL, NULL, NULL}};
+static const cli_option own[] = {{"model", 'm', CLI_TEXT, offsetof(cli_values, model), 0, 0, NULL,
+                                  "BUNDLE",
+                                  "the bundle to look at (FEATINV_MODEL, else the shipped one)"},
+                                 {NULL, 0, CLI_FLAG, 0, 0, 0, NULL, NULL, NULL}};
 static const cli_option *const tables[] = {own, cli_output_options, cli_help_options, NULL};
 
 const cli_verb cli_doctor = {

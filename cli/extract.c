@@ -129,8 +129,8 @@ static int write_maps(const extraction *e) {
     featinv_tensor arrays[2] = {featinv_tensor_view(e->maps, FEATINV_DTYPE_F32, 4, map),
                                 featinv_tensor_view(e->logits, FEATINV_DTYPE_F32, 2, logit)};
     bool npz = path[strlen(path) - 1] == 'z' || path[strlen(path) - 1] == 'Z';
-    featinv_status status = featinv_array_write(path, arrays, npz ? names : NULL,
-                                                npz && e->logits ? 2 : 1, 0);
+    featinv_status status =
+        featinv_array_write(path, arrays, npz ? names : NULL, npz && e->logits ? 2 : 1, 0);
     return status ? cli_fail_status(status, NULL) : CLI_DONE;
 }
 
@@ -149,8 +149,9 @@ static int print_done(extraction *e) {
     if (e->values->json) {
         json_t *root = json_object();
         cli_json_set(root, "output", cli_json_text(e->values->output));
-        cli_json_set(root, "shape", json_pack("[I, i, i, i]", (json_int_t)e->rows, i->channels,
-                                              i->height, i->width));
+        cli_json_set(
+            root, "shape",
+            json_pack("[I, i, i, i]", (json_int_t)e->rows, i->channels, i->height, i->width));
         cli_json_set(root, "logits", json_boolean(e->logits != NULL));
         cli_json_set(root, "items", reached(e->items));
         return cli_json_print(root);
@@ -197,7 +198,8 @@ static int run_opened(extraction *e) {
 static int run(const cli_values *values) {
     extraction e = {.values = values};
     if (!values->argument_count)
-        return cli_fail(CLI_USAGE, "extract: which images? featinv extract IMAGE|DIR... -o maps.npz");
+        return cli_fail(CLI_USAGE,
+                        "extract: which images? featinv extract IMAGE|DIR... -o maps.npz");
     if (!values->output)
         return cli_fail(CLI_USAGE, "extract: -o maps.npz is missing");
     int code = cli_check_output_file("-o", values->output, ".npz", ".npy");
@@ -213,10 +215,10 @@ static int run(const cli_values *values) {
     return code;
 }
 
-static const cli_option own[] = {
-    {"output", 'o', CLI_TEXT, offsetof(cli_values, output), 0, 0, NULL, "F.npz",
-     "file for the maps: .npz with `features` and `logits`, or .npy"},
-    {NULL, 0, CLI_FLAG, 0, 0, 0, NULL, NULL, NULL}};
+static const cli_option own[] = {{"output", 'o', CLI_TEXT, offsetof(cli_values, output), 0, 0, NULL,
+                                  "F.npz",
+                                  "file for the maps: .npz with `features` and `logits`, or .npy"},
+                                 {NULL, 0, CLI_FLAG, 0, 0, 0, NULL, NULL, NULL}};
 static const cli_option *const tables[] = {own,
                                            cli_run_options,
                                            cli_shard_options,
@@ -229,7 +231,8 @@ const cli_verb cli_extract = {
     .name = "extract",
     .usage = "extract IMAGE|DIR... -o maps.npz",
     .summary = "images to feature maps",
-    .details = "Rows are in the order of the inputs; an input that cannot be read is reported and has no\n"
-               "row (--json lists which row is whose).",
+    .details =
+        "Rows are in the order of the inputs; an input that cannot be read is reported and has no\n"
+        "row (--json lists which row is whose).",
     .tables = tables,
     .run = run};

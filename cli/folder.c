@@ -62,8 +62,9 @@ int cli_folder_make(const char *path, size_t *made_from) {
         copy[length] = end;
     }
     good = good && stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-    int code = good ? CLI_DONE : cli_fail(CLI_FAILED, "%s: cannot be made a folder (%s)", path,
-                                          strerror(errno));
+    int code =
+        good ? CLI_DONE
+             : cli_fail(CLI_FAILED, "%s: cannot be made a folder (%s)", path, strerror(errno));
     if (!good)
         cli_folder_unmake(path, *made_from);
     free(copy);

@@ -77,8 +77,8 @@ static void print_backbone(const featinv_model_details *i) {
         (void)puts("backbone   none: draws from given maps only");
         return;
     }
-    (void)printf("backbone   %s, layer %s (%s), head %s\n", or_none(i->backbone),
-                 or_none(i->layer), or_none(i->layout), or_none(i->head));
+    (void)printf("backbone   %s, layer %s (%s), head %s\n", or_none(i->backbone), or_none(i->layer),
+                 or_none(i->layout), or_none(i->head));
     (void)printf("input      %d x %d, %s, crop %g, mean %g %g %g, std %g %g %g\n", i->input_height,
                  i->input_width,
                  i->interpolation == FEATINV_FILTER_BICUBIC ? "bicubic" : "bilinear", i->crop,
@@ -141,10 +141,10 @@ static int run(const cli_values *values) {
     return code;
 }
 
-static const cli_option own[] = {
-    {"model", 'm', CLI_TEXT, offsetof(cli_values, model), 0, 0, NULL, "BUNDLE",
-     "folder of the bundle (FEATINV_MODEL, else the shipped one)"},
-    {NULL, 0, CLI_FLAG, 0, 0, 0, NULL, NULL, NULL}};
+static const cli_option own[] = {{"model", 'm', CLI_TEXT, offsetof(cli_values, model), 0, 0, NULL,
+                                  "BUNDLE",
+                                  "folder of the bundle (FEATINV_MODEL, else the shipped one)"},
+                                 {NULL, 0, CLI_FLAG, 0, 0, 0, NULL, NULL, NULL}};
 static const cli_option *const tables[] = {own, cli_output_options, cli_help_options, NULL};
 
 const cli_verb cli_info = {.name = "info",

@@ -16,8 +16,8 @@ typedef struct cli_inputs {
     int64_t count, capacity;
 } cli_inputs;
 
-/* Expands the arguments. What is missing, or a folder without images, becomes an input with an error.
- * Returns an exit code; errors of single inputs are none of it. */
+/* Expands the arguments. What is missing, or a folder without images, becomes an input with an
+ * error. Returns an exit code; errors of single inputs are none of it. */
 int cli_inputs_list(cli_inputs *out, const char *const *arguments, int count);
 void cli_inputs_free(cli_inputs *inputs);
 

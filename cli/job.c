@@ -50,7 +50,8 @@ static bool is_held(cli_job *job, int64_t batch, bool *failed) {
     return held;
 }
 
-/* The first batch from `from` on that is this shard's and not done yet; batch_count where none is. */
+/* The first batch from `from` on that is this shard's and not done yet; batch_count where none is.
+ */
 static int64_t next_batch(cli_job *job, int64_t from, bool *failed) {
     int64_t batch = from;
     *failed = false;
@@ -144,8 +145,7 @@ static int64_t lanes_to_draw(cli_job *job) {
 static int run_batches(cli_job *job, bool *complete) {
     bool failed, going = true;
     int64_t b = next_batch(job, 0, &failed);
-    cli_progress_start(&job->progress, job->verb, "images", lanes_to_draw(job),
-                       job->values->quiet);
+    cli_progress_start(&job->progress, job->verb, "images", lanes_to_draw(job), job->values->quiet);
     int code = failed ? cli_fail_memory() : read_ahead(job, b);
     while (!code && going && b < batch_count(job) && !cli_interrupted()) {
         cli_batch batch = {.first = b * job->group, .count = inputs_of(job, b), .read = job->ahead};

@@ -54,8 +54,8 @@ typedef struct cli_batch {
     size_t written_count;
 } cli_batch;
 
-/* job.c: runs all batches and writes the results. The caller has filled values, verb, title, opened,
- * count and its inputs. */
+/* job.c: runs all batches and writes the results. The caller has filled values, verb, title,
+ * opened, count and its inputs. */
 int cli_job_run(cli_job *job);
 void cli_job_free(cli_job *job);
 bool cli_job_is_photos(const cli_job *job);

@@ -14,10 +14,11 @@ static void print_usage(FILE *stream) {
                 stream);
     for (const cli_verb *const *v = verbs; *v; v++)
         (void)fprintf(stream, "  %-12s  %s\n", (*v)->name, (*v)->summary);
-    (void)fputs("\nfeatinv VERB --help lists a verb's options; featinv --version prints the version.\n"
-                "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bad input file, 4 bundle refused,\n"
-                "5 out of memory, 6 no such device or backend, 130 interrupted.\n",
-                stream);
+    (void)fputs(
+        "\nfeatinv VERB --help lists a verb's options; featinv --version prints the version.\n"
+        "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bad input file, 4 bundle refused,\n"
+        "5 out of memory, 6 no such device or backend, 130 interrupted.\n",
+        stream);
 }
 
 static const cli_verb *find_verb(const char *name) {

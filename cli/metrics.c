@@ -187,8 +187,9 @@ const cli_verb cli_metrics = {
     .name = "metrics",
     .usage = "metrics cosine A B | fid A B",
     .summary = "agreement of maps, distance of sets of features",
-    .details = "cosine: maps (N, C, H, W), position by position. fid: the Frechet distance of rows\n"
-               "(n, d) or of maps (n, d, H, W), which are pooled; it is \"the FID\" only for Inception\n"
-               "features. Files are .npy, or .npz with one array or `features`. No bundle is opened.",
+    .details =
+        "cosine: maps (N, C, H, W), position by position. fid: the Frechet distance of rows\n"
+        "(n, d) or of maps (n, d, H, W), which are pooled; it is \"the FID\" only for Inception\n"
+        "features. Files are .npy, or .npz with one array or `features`. No bundle is opened.",
     .tables = tables,
     .run = run};

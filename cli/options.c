@@ -11,11 +11,16 @@
 /* ---------------------------------------------------------------- tables --------------------- */
 
 #define AT(field) offsetof(cli_values, field)
-#define FLAG(n, l, f, h) {n, l, CLI_FLAG, AT(f), 0, 0, NULL, NULL, h}
-#define TEXT(n, l, f, v, h) {n, l, CLI_TEXT, AT(f), 0, 0, NULL, v, h}
-#define INTEGER(n, f, lo, hi, h) {n, 0, CLI_INTEGER, AT(f), lo, hi, NULL, "N", h}
-#define NUMBER(n, f, lo, hi, h) {n, 0, CLI_NUMBER, AT(f), lo, hi, NULL, "X", h}
-#define END {NULL, 0, CLI_FLAG, 0, 0, 0, NULL, NULL, NULL}
+#define FLAG(n, l, f, h)                                                                           \
+    { n, l, CLI_FLAG, AT(f), 0, 0, NULL, NULL, h }
+#define TEXT(n, l, f, v, h)                                                                        \
+    { n, l, CLI_TEXT, AT(f), 0, 0, NULL, v, h }
+#define INTEGER(n, f, lo, hi, h)                                                                   \
+    { n, 0, CLI_INTEGER, AT(f), lo, hi, NULL, "N", h }
+#define NUMBER(n, f, lo, hi, h)                                                                    \
+    { n, 0, CLI_NUMBER, AT(f), lo, hi, NULL, "X", h }
+#define END                                                                                        \
+    { NULL, 0, CLI_FLAG, 0, 0, 0, NULL, NULL, NULL }
 
 static const cli_choice dtypes[] = {{"fp32", FEATINV_DTYPE_F32},
                                     {"bf16", FEATINV_DTYPE_BF16},
@@ -33,17 +38,18 @@ const cli_option cli_output_options[] = {
     FLAG("quiet", 'q', quiet, "errors only"), END};
 
 const cli_option cli_run_options[] = {
-    TEXT("model", 'm', model, "BUNDLE", "folder of the bundle (FEATINV_MODEL, else the shipped one)"),
+    TEXT("model", 'm', model, "BUNDLE",
+         "folder of the bundle (FEATINV_MODEL, else the shipped one)"),
     TEXT("device", 0, device, "DEVICE", "auto, cpu, cuda or cuda:K (auto)"),
     {"dtype", 0, CLI_CHOICE, AT(dtype), 0, 0, dtypes, "TYPE", "fp32, bf16 or fp16 (fp32)"},
     INTEGER("batch", batch, 1, 65536, "images or latents per forward (8, on CUDA 32)"),
     INTEGER("threads", threads, 1, 4096, "CPU threads (the backend's choice)"),
-    FLAG("deterministic", 0, deterministic, "deterministic kernels only on CUDA"), END};
-
-const cli_option cli_image_options[] = {
-    {"max-pixels", 0, CLI_LARGE, AT(max_pixels), 1, 1e12, NULL, "N",
-     "refuse larger images (67108864)"},
+    FLAG("deterministic", 0, deterministic, "deterministic kernels only on CUDA"),
     END};
+
+const cli_option cli_image_options[] = {{"max-pixels", 0, CLI_LARGE, AT(max_pixels), 1, 1e12, NULL,
+                                         "N", "refuse larger images (67108864)"},
+                                        END};
 
 const cli_option cli_sampling_options[] = {
     INTEGER("samples", samples, 1, 1000000, "samples per map (1)"),
@@ -134,7 +140,8 @@ static int set_shard(const cli_option *o, const char *text, int32_t to[2]) {
     char *slash, *end;
     errno = 0;
     long index = strtol(text, &slash, 10);
-    long count = *slash == '/' && isdigit((unsigned char)slash[1]) ? strtol(slash + 1, &end, 10) : 0;
+    long count =
+        *slash == '/' && isdigit((unsigned char)slash[1]) ? strtol(slash + 1, &end, 10) : 0;
     if (!isdigit((unsigned char)*text) || count < 1 || *end || errno || count > 100000 ||
         index >= count)
         return bad_value(o, text, "I/N with I from 0 to N - 1");
@@ -152,7 +159,10 @@ static int set_choice(const cli_option *o, const char *text, int32_t *to) {
         }
         size_t used = strlen(all);
         (void)snprintf(all + used, sizeof all - used, "%s%s",
-                       !used ? "" : c[1].name ? ", " : " or ", c->name);
+                       !used       ? ""
+                       : c[1].name ? ", "
+                                   : " or ",
+                       c->name);
     }
     return bad_value(o, text, all);
 }

@@ -185,7 +185,8 @@ int cli_batch_write(cli_batch *batch, cli_job *job) {
             featinv_report_item item = {.struct_size = sizeof item,
                                         .input = text,
                                         .seed = job->sampling.seed,
-                                        .error = without_path(batch->errors[i - batch->first], text)};
+                                        .error =
+                                            without_path(batch->errors[i - batch->first], text)};
             code = add_item(job, &item);
         }
         free(text);

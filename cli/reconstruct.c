@@ -4,7 +4,8 @@ static int run_opened(cli_job *job) {
     const cli_values *v = job->values;
     const featinv_model_details *info = &job->opened.info;
     if (!info->has_backbone)
-        return cli_fail(CLI_FAILED, "%s: this bundle has no backbone: featinv sample draws from maps",
+        return cli_fail(CLI_FAILED,
+                        "%s: this bundle has no backbone: featinv sample draws from maps",
                         info->path);
     if (!info->has_generator)
         return cli_fail(CLI_FAILED, "%s: this bundle has no generator", info->path);
@@ -20,7 +21,8 @@ static int run(const cli_values *values) {
                    .verb = "reconstruct",
                    .title = "Images drawn from their own feature maps"};
     if (!values->argument_count)
-        return cli_fail(CLI_USAGE, "reconstruct: which images? featinv reconstruct IMAGE|DIR... -o DIR");
+        return cli_fail(CLI_USAGE,
+                        "reconstruct: which images? featinv reconstruct IMAGE|DIR... -o DIR");
     if (!values->output)
         return cli_fail(CLI_USAGE, "reconstruct: -o DIR is missing");
     int code = cli_folder_check(values->output);
@@ -32,13 +34,17 @@ static int run(const cli_values *values) {
     return code;
 }
 
-static const cli_option own[] = {
-    {"output", 'o', CLI_TEXT, offsetof(cli_values, output), 0, 0, NULL, "DIR",
-     "folder for the pictures, results.json and report.html"},
-    {NULL, 0, CLI_FLAG, 0, 0, 0, NULL, NULL, NULL}};
-static const cli_option *const tables[] = {
-    own,           cli_run_options,    cli_sampling_options, cli_job_options, cli_image_options,
-    cli_output_options, cli_help_options, NULL};
+static const cli_option own[] = {{"output", 'o', CLI_TEXT, offsetof(cli_values, output), 0, 0, NULL,
+                                  "DIR", "folder for the pictures, results.json and report.html"},
+                                 {NULL, 0, CLI_FLAG, 0, 0, 0, NULL, NULL, NULL}};
+static const cli_option *const tables[] = {own,
+                                           cli_run_options,
+                                           cli_sampling_options,
+                                           cli_job_options,
+                                           cli_image_options,
+                                           cli_output_options,
+                                           cli_help_options,
+                                           NULL};
 
 const cli_verb cli_reconstruct = {
     .name = "reconstruct",

@@ -29,7 +29,8 @@ static int read_logits(cli_job *job) {
         return CLI_DONE;
     int code = cli_array_read_optional(&job->logits, &found, path, "logits", FEATINV_DTYPE_F32);
     if (!code && found)
-        code = cli_array_check(&job->logits, path, wanted, 2, "by its maps and the bundle, logits:");
+        code =
+            cli_array_check(&job->logits, path, wanted, 2, "by its maps and the bundle, logits:");
     return code || !found ? code : cli_array_check_finite(&job->logits, path, "logits of map");
 }
 
@@ -41,7 +42,8 @@ static int read_latents(cli_job *job) {
         return CLI_DONE;
     int code = cli_array_read(&job->latents_in, v->latents_in, NULL, FEATINV_DTYPE_F32);
     if (!code)
-        code = cli_array_check(&job->latents_in, v->latents_in, wanted, 4, "(N * samples, C, h, w):");
+        code =
+            cli_array_check(&job->latents_in, v->latents_in, wanted, 4, "(N * samples, C, h, w):");
     if (!code)
         code = cli_array_check_finite(&job->latents_in, v->latents_in, "latent");
     if (code)
@@ -105,9 +107,7 @@ static int check_usage(const cli_values *v) {
 }
 
 static int run(const cli_values *values) {
-    cli_job job = {.values = values,
-                   .verb = "sample",
-                   .title = "Images drawn from feature maps"};
+    cli_job job = {.values = values, .verb = "sample", .title = "Images drawn from feature maps"};
     int code = check_usage(values);
     if (!code)
         code = cli_folder_check(values->output);
@@ -139,8 +139,9 @@ const cli_verb cli_sample = {
     .name = "sample",
     .usage = "sample --features F.npy|F.npz -o DIR",
     .summary = "feature maps from anywhere to images",
-    .details = "Writes NAME-0.png ... for each map (NAME is the file's; with several maps their number\n"
-               "follows), with several samples NAME-spread.png, results.json and report.html. Samples\n"
-               "are scored where the bundle has a backbone.",
+    .details =
+        "Writes NAME-0.png ... for each map (NAME is the file's; with several maps their number\n"
+        "follows), with several samples NAME-spread.png, results.json and report.html. Samples\n"
+        "are scored where the bundle has a backbone.",
     .tables = tables,
     .run = run};

@@ -119,8 +119,8 @@ static featinv_status open_reader(reader *r, const char *path, const char *membe
         status = find_member(&found, &r->zip, member);
         if (status)
             return status;
-        (void)snprintf(r->label, sizeof r->label, "%s: %.*s", path,
-                       (int)array_name(found->name), found->name);
+        (void)snprintf(r->label, sizeof r->label, "%s: %.*s", path, (int)array_name(found->name),
+                       found->name);
         status = fi_zip_source(&r->source, &r->zip, found);
         return status ? status : read_header(r);
     }
@@ -260,8 +260,8 @@ featinv_status featinv_array_read(void *data, size_t capacity, featinv_array_inf
     if (!status && info)
         fill_info(info, &r.npy);
     if (!status && data && capacity < bytes)
-        status = fi_fail(FEATINV_ERROR_CAPACITY, "%s: needs %zu bytes, the buffer has %zu",
-                         r.label, bytes, capacity);
+        status = fi_fail(FEATINV_ERROR_CAPACITY, "%s: needs %zu bytes, the buffer has %zu", r.label,
+                         bytes, capacity);
     if (!status && data)
         status = read_data(&r, data, dtype);
     close_reader(&r);
@@ -360,8 +360,7 @@ static featinv_status write_npy(const char *path, const featinv_tensor *array) {
     const void *data;
     void *owned;
     fi_writer *writer = NULL;
-    featinv_status status =
-        prepare(header, &header_bytes, &data, &data_bytes, &owned, array, path);
+    featinv_status status = prepare(header, &header_bytes, &data, &data_bytes, &owned, array, path);
     if (!status)
         status = fi_writer_open(&writer, path);
     if (!status) {
@@ -379,8 +378,7 @@ static featinv_status write_member(fi_zip_writer *writer, const char *name,
     size_t header_bytes, data_bytes;
     const void *data;
     void *owned;
-    featinv_status status =
-        prepare(header, &header_bytes, &data, &data_bytes, &owned, array, name);
+    featinv_status status = prepare(header, &header_bytes, &data, &data_bytes, &owned, array, name);
     if (!status)
         status = fi_zip_writer_add(writer, name, header, header_bytes, data, data_bytes, deflated);
     free(owned);

@@ -129,7 +129,8 @@ static featinv_status open_torch(const char *backend_path) {
                        "libtorch was not found at %s (%s); FEATINV_LIBTORCH names the folder that "
                        "holds %s, as in site-packages/torch/lib",
                        file, strerror(errno), TORCH_FILE);
-    featinv_status status = *folder ? check_version(folder, wanted, "the libtorch found") : FEATINV_OK;
+    featinv_status status =
+        *folder ? check_version(folder, wanted, "the libtorch found") : FEATINV_OK;
     if (status)
         return status;
     if (!dlopen(file, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE)) {
@@ -208,8 +209,9 @@ featinv_status fi_backend_get(const fi_backend **out) {
     pthread_mutex_lock(&lock);
     featinv_status status = table ? FEATINV_OK : open_backend(NULL);
     if (!status && opened_by != getpid())
-        status = fi_fail(FEATINV_ERROR_FORK, "the backend was opened before fork(): a child process "
-                                             "cannot use it, open the model after the fork");
+        status =
+            fi_fail(FEATINV_ERROR_FORK, "the backend was opened before fork(): a child process "
+                                        "cannot use it, open the model after the fork");
     *out = status ? NULL : table;
     pthread_mutex_unlock(&lock);
     return status;

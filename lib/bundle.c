@@ -60,7 +60,8 @@ static featinv_status check_listed(const fi_bundle *bundle, const char *relative
             status = depth >= 4 ? fi_fail(FEATINV_ERROR_BUNDLE, "%s: folders nest too deeply", path)
                                 : check_listed(bundle, name, depth + 1);
         } else if (strcmp(name, "manifest.json") != 0 && !fi_bundle_find(bundle, name)) {
-            status = fi_fail(FEATINV_ERROR_BUNDLE, "%s: the manifest does not list this file", path);
+            status =
+                fi_fail(FEATINV_ERROR_BUNDLE, "%s: the manifest does not list this file", path);
         }
         free(path);
     }
@@ -85,8 +86,8 @@ static featinv_status check_file(const fi_bundle *bundle, const fi_bundle_file *
     if (!path)
         return fi_fail_memory(PATH_MAX);
     if (!(real = realpath(path, NULL)) || stat(real, &info) != 0) {
-        status = fi_fail(FEATINV_ERROR_BUNDLE, "%s: listed in the manifest: %s", path,
-                         strerror(errno));
+        status =
+            fi_fail(FEATINV_ERROR_BUNDLE, "%s: listed in the manifest: %s", path, strerror(errno));
     } else if (strncmp(real, bundle->path, prefix) != 0 || real[prefix] != '/') {
         status = fi_fail(FEATINV_ERROR_BUNDLE, "%s: a link that leaves the bundle's folder", path);
     } else if (!S_ISREG(info.st_mode)) {

@@ -15,8 +15,8 @@ typedef struct fi_bundle_file {
 } fi_bundle_file;
 
 typedef struct fi_bundle {
-    char *path;          /* the folder, resolved */
-    char *manifest;      /* text of manifest.json */
+    char *path;     /* the folder, resolved */
+    char *manifest; /* text of manifest.json */
     char sha256[FI_HASH_TEXT];
     fi_bundle_file *files;
     int64_t file_count;

@@ -65,16 +65,17 @@ bool fi_orientation_swaps(int orientation) {
     return orientation >= 5 && orientation <= 8;
 }
 
-/* Each orientation maps the pixel at out (x, y) to in at first + x * along + y * down, in pixels. */
+/* Each orientation maps the pixel at out (x, y) to in at first + x * along + y * down, in pixels.
+ */
 void fi_orient(uint8_t *out, const uint8_t *in, uint32_t width, uint32_t height, int orientation) {
     const ptrdiff_t w = (ptrdiff_t)width, h = (ptrdiff_t)height;
     const ptrdiff_t right = w - 1, bottom = (h - 1) * w;
     const struct {
         ptrdiff_t first, along, down;
     } maps[9] = {
-        {0, 1, w},          {0, 1, w},           {right, -1, w},
-        {bottom + right, -1, -w}, {bottom, 1, -w}, {0, w, 1},
-        {bottom, -w, 1},    {bottom + right, -w, -1}, {right, w, -1},
+        {0, 1, w},       {0, 1, w}, {right, -1, w},  {bottom + right, -1, -w},
+        {bottom, 1, -w}, {0, w, 1}, {bottom, -w, 1}, {bottom + right, -w, -1},
+        {right, w, -1},
     };
     bool swaps = fi_orientation_swaps(orientation);
     ptrdiff_t columns = swaps ? h : w, rows = swaps ? w : h;

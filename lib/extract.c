@@ -38,15 +38,15 @@ static featinv_status forward(featinv_session *session, fi_net *net, float *maps
     int64_t map[3], image[3] = {3, p->height, p->width};
     map_shape(map, session->model->bundle);
     fi_preprocess_normalize(scratch, p, bytes, n);
-    int failed = backend->backbone(net, maps, logits, scratch, n, image, map,
-                                   session->model->class_count);
+    int failed =
+        backend->backbone(net, maps, logits, scratch, n, image, map, session->model->class_count);
     return failed ? fi_backend_fail(backend, failed, "backbone") : FEATINV_OK;
 }
 
 /* Gets batches of prepared bytes from `fill` and runs the backbone over them. */
-featinv_status fi_features_extract(featinv_session *session, fi_net *net, float *maps, float *logits,
-                                   int64_t count, fi_features_fill fill, const void *source,
-                                   fi_progress *progress, int64_t *completed) {
+featinv_status fi_features_extract(featinv_session *session, fi_net *net, float *maps,
+                                   float *logits, int64_t count, fi_features_fill fill,
+                                   const void *source, fi_progress *progress, int64_t *completed) {
     const featinv_model *model = session->model;
     const fi_bundle *b = model->bundle;
     fi_preprocess p = fi_features_preprocess(b);
@@ -63,8 +63,8 @@ featinv_status fi_features_extract(featinv_session *session, fi_net *net, float 
             status = fill(bytes + (size_t)i * pixels, &p, source, first + i);
         if (!status)
             status = forward(session, net, maps + (size_t)first * map,
-                             logits ? logits + (size_t)first * (size_t)model->class_count : NULL, &p,
-                             bytes, scratch, n);
+                             logits ? logits + (size_t)first * (size_t)model->class_count : NULL,
+                             &p, bytes, scratch, n);
         if (!status && completed)
             *completed = first + n;
         if (!status && progress)
@@ -143,9 +143,9 @@ featinv_status featinv_classify(const featinv_tensor *logits, featinv_session *s
     fi_progress progress = {run.progress, run.user_data, 0, count};
     for (int64_t first = 0; !status && first < count; first += session->batch) {
         int64_t n = count - first < session->batch ? count - first : session->batch;
-        int failed = session->backend->head(net, (float *)logit_data + first * classes,
-                                            (const float *)map_data + (size_t)first * size, n, map,
-                                            classes);
+        int failed =
+            session->backend->head(net, (float *)logit_data + first * classes,
+                                   (const float *)map_data + (size_t)first * size, n, map, classes);
         status = failed ? fi_backend_fail(session->backend, failed, "head")
                         : fi_session_tick(session, &progress, n);
         if (run.completed && !failed)

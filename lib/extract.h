@@ -15,9 +15,9 @@ typedef featinv_status (*fi_features_fill)(uint8_t *bytes, const fi_preprocess *
                                            const void *source, int64_t index);
 
 /* Prepared images in batches through the backbone; logits may be NULL. */
-featinv_status fi_features_extract(featinv_session *session, fi_net *net, float *maps, float *logits,
-                                   int64_t count, fi_features_fill fill, const void *source,
-                                   fi_progress *progress, int64_t *completed);
+featinv_status fi_features_extract(featinv_session *session, fi_net *net, float *maps,
+                                   float *logits, int64_t count, fi_features_fill fill,
+                                   const void *source, fi_progress *progress, int64_t *completed);
 
 /* The same for photos of any size. */
 featinv_status fi_features_photos(featinv_session *session, fi_net *net, float *maps, float *logits,

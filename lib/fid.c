@@ -2,8 +2,8 @@
  *
  *     |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)
  *
- * The last trace is the nuclear norm of A B^T / sqrt((n-1)(m-1)), A and B the centred rows. It comes
- * from the singular values of that n x m matrix, or, where d is smaller, from L^T S2 L with
+ * The last trace is the nuclear norm of A B^T / sqrt((n-1)(m-1)), A and B the centred rows. It
+ * comes from the singular values of that n x m matrix, or, where d is smaller, from L^T S2 L with
  * S1 = L L^T. No matrix square root, no ridge. */
 #include "fid.h"
 
@@ -89,8 +89,8 @@ static void pool(float *out, const float *maps, int64_t n, int64_t channels, int
     }
 }
 
-static featinv_status check_update(const featinv_fid *fid, int32_t which, const featinv_tensor *rows,
-                                   int64_t first_index) {
+static featinv_status check_update(const featinv_fid *fid, int32_t which,
+                                   const featinv_tensor *rows, int64_t first_index) {
     if (!fid || !rows)
         return fi_fail(FEATINV_ERROR_ARGUMENT, "the accumulator or the rows are NULL");
     if (which != 0 && which != 1)
@@ -251,7 +251,8 @@ static void free_moments(moments *m) {
 static double *doubles(int64_t rows, int64_t columns, featinv_status *status) {
     const int64_t shape[2] = {rows, columns};
     size_t bytes;
-    double *block = fi_checked_size(&bytes, shape, 2, sizeof *block) ? malloc(bytes ? bytes : 1) : NULL;
+    double *block =
+        fi_checked_size(&bytes, shape, 2, sizeof *block) ? malloc(bytes ? bytes : 1) : NULL;
     if (!block)
         *status = fi_fail_memory(bytes);
     return block;
@@ -324,8 +325,7 @@ done:
 static featinv_status factorise(double *factor, const double *s, int64_t d,
                                 const fi_backend *backend) {
     int32_t definite = 0;
-    featinv_status status =
-        backend_status(backend, backend->cholesky(factor, &definite, s, d));
+    featinv_status status = backend_status(backend, backend->cholesky(factor, &definite, s, d));
     if (status || definite)
         return status;
     double *values = doubles(d, 1, &status);

@@ -14,8 +14,7 @@ featinv_status fi_file_read(uint8_t **bytes, size_t *size, const char *path, siz
 /* The same in pieces: opens a regular file, reads exactly size bytes at an offset (FORMAT when the
  * file ends before), closes (-1 is fine). */
 featinv_status fi_file_open(int *fd, uint64_t *size, const char *path);
-featinv_status fi_file_read_at(int fd, void *bytes, size_t size, uint64_t offset,
-                               const char *path);
+featinv_status fi_file_read_at(int fd, void *bytes, size_t size, uint64_t offset, const char *path);
 void fi_file_close(int fd);
 
 /* A file that is written beside its path and takes its name on commit (fsync, rename). */

@@ -328,11 +328,12 @@ static void put_errors(FILE *stream, const json_t *items) {
 }
 
 static void put_footer(FILE *stream, const json_t *s) {
-    (void)fputs("<footer><p>Cosine: between the feature map of the original and that of the sample, "
-                "at each position; the median over an image's positions, then the mean over "
-                "images. Centred: the training images' channel means are removed from both "
-                "maps first.</p>\n<p>libfeatinv ",
-                stream);
+    (void)fputs(
+        "<footer><p>Cosine: between the feature map of the original and that of the sample, "
+        "at each position; the median over an image's positions, then the mean over "
+        "images. Centred: the training images' channel means are removed from both "
+        "maps first.</p>\n<p>libfeatinv ",
+        stream);
     fi_page_escape(stream, string(s, "version"));
     if (string(s, "bundle_sha256")) {
         (void)fputs(" · bundle ", stream);

@@ -56,8 +56,8 @@ static featinv_status decode(uint8_t *pixels, size_t bytes, const fi_encoded *fi
     return status;
 }
 
-featinv_status featinv_image_read(uint8_t *pixels, size_t capacity, int32_t *width,
-                                  int32_t *height, const char *path, int64_t max_pixels) {
+featinv_status featinv_image_read(uint8_t *pixels, size_t capacity, int32_t *width, int32_t *height,
+                                  const char *path, int64_t max_pixels) {
     if (!path || !width || !height || max_pixels < 0)
         return fi_fail(FEATINV_ERROR_ARGUMENT, "path, width or height is NULL, or max_pixels %lld",
                        (long long)max_pixels);

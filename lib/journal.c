@@ -23,10 +23,9 @@ static featinv_status fail_settings(const char *path, const json_t *old, const j
             continue;
         char *was = before ? json_dumps(before, JSON_ENCODE_ANY) : NULL;
         char *is = json_dumps(value, JSON_ENCODE_ANY);
-        featinv_status status =
-            fi_fail(FEATINV_ERROR_ARGUMENT,
-                    "%s: the job was begun with other settings (%s was %s, now %s)", path, key,
-                    was ? was : "absent", is ? is : "?");
+        featinv_status status = fi_fail(
+            FEATINV_ERROR_ARGUMENT, "%s: the job was begun with other settings (%s was %s, now %s)",
+            path, key, was ? was : "absent", is ? is : "?");
         free(was);
         free(is);
         return status;
@@ -80,7 +79,8 @@ static featinv_status parse(fi_journal *out, const char *text, size_t size, cons
         const char *end = memchr(text + at, '\n', size - at);
         if (!end)
             break;
-        json_t *line = json_loadb(text + at, (size_t)(end - text) - at, JSON_REJECT_DUPLICATES, NULL);
+        json_t *line =
+            json_loadb(text + at, (size_t)(end - text) - at, JSON_REJECT_DUPLICATES, NULL);
         at = (size_t)(end - text) + 1;
         if (!line)
             going = false;
@@ -170,7 +170,8 @@ static featinv_status finish(FILE *stream, const char *path, bool good, json_t *
     return status;
 }
 
-featinv_status fi_journal_commit(FILE *stream, const char *path, const json_t *items, size_t batch) {
+featinv_status fi_journal_commit(FILE *stream, const char *path, const json_t *items,
+                                 size_t batch) {
     bool good = true;
     for (size_t i = 0; good && i < json_array_size(items); i++)
         good = put_line(stream, json_array_get(items, i));

@@ -21,8 +21,9 @@ typedef struct fi_journal {
     double seconds; /* of the done line, else 0 */
 } fi_journal;
 
-/* Reads what was committed. A missing or torn file is an empty journal. strict: other settings are an
- * ARGUMENT error that names the difference, else an empty journal. Errors: READ, FORMAT, MEMORY. */
+/* Reads what was committed. A missing or torn file is an empty journal. strict: other settings are
+ * an ARGUMENT error that names the difference, else an empty journal. Errors: READ, FORMAT, MEMORY.
+ */
 featinv_status fi_journal_read(fi_journal *out, const char *path, const json_t *settings,
                                bool strict);
 void fi_journal_free(fi_journal *journal);

@@ -151,7 +151,8 @@ static unsigned scale255(unsigned a, unsigned b) {
     return ((t >> 8) + t) >> 8;
 }
 
-/* CMYK files hold inverted ink (Adobe's convention, which Pillow takes for granted): 255 is none. */
+/* CMYK files hold inverted ink (Adobe's convention, which Pillow takes for granted): 255 is none.
+ */
 static void from_cmyk(uint8_t *rgb, const uint8_t *cmyk, uint32_t width) {
     for (uint32_t x = 0; x < width; x++, rgb += 3, cmyk += 4) {
         unsigned white = cmyk[3];

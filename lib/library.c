@@ -22,6 +22,6 @@ const char *featinv_build_info(void) {
 #ifdef LIBJPEG_TURBO_VERSION
                                ", libjpeg-turbo " TEXT(LIBJPEG_TURBO_VERSION)
 #endif
-                               ", libpng " PNG_LIBPNG_VER_STRING ", zlib " ZLIB_VERSION
-                               ", jansson " JANSSON_VERSION ", " OPENSSL_VERSION_TEXT;
+                                   ", libpng " PNG_LIBPNG_VER_STRING ", zlib " ZLIB_VERSION
+                                   ", jansson " JANSSON_VERSION ", " OPENSSL_VERSION_TEXT;
 }

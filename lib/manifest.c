@@ -289,9 +289,9 @@ static void read_identity(reader *r, fi_bundle *b, json_t *root) {
                             (long long)version);
     char *backend = string(r, root, "", "backend");
     if (!r->status && strcmp(backend, "torchscript") != 0)
-        r->status = fi_fail(FEATINV_ERROR_VERSION,
-                            "manifest.json: `backend` is \"%.60s\", this library has \"torchscript\"",
-                            backend);
+        r->status = fi_fail(
+            FEATINV_ERROR_VERSION,
+            "manifest.json: `backend` is \"%.60s\", this library has \"torchscript\"", backend);
     free(backend);
     b->name = string(r, root, "", "name");
 }

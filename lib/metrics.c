@@ -163,8 +163,8 @@ featinv_status featinv_cosine(featinv_cosine_result *result, double *per_image,
     status = fi_tensor_input(&data_a, &owned_a, a, "the first maps", FEATINV_DTYPE_F32, 4, any);
     if (status)
         goto done;
-    status = fi_tensor_input(&data_b, &owned_b, b, "the second maps", FEATINV_DTYPE_F32, 4,
-                             a->shape);
+    status =
+        fi_tensor_input(&data_b, &owned_b, b, "the second maps", FEATINV_DTYPE_F32, 4, a->shape);
     if (status)
         goto done;
     m.a = data_a;

@@ -39,8 +39,8 @@ static featinv_status open_base(featinv_model *model) {
                               "%s: its base", bundle->path);
     if (strcmp(model->base->sha256, bundle->base_sha256) != 0)
         return fi_fail(FEATINV_ERROR_HASH,
-                       "%s: its base %s has manifest SHA-256 %s, the manifest says %s", bundle->path,
-                       model->base->path, model->base->sha256, bundle->base_sha256);
+                       "%s: its base %s has manifest SHA-256 %s, the manifest says %s",
+                       bundle->path, model->base->path, model->base->sha256, bundle->base_sha256);
     return FEATINV_OK;
 }
 
@@ -55,16 +55,18 @@ static featinv_status check_parts(featinv_model *model) {
     model->has_encoder = has(model, "encoder.ts") && bundle->has_diffusion;
     model->has_head = has(model, "head.ts");
     if (has(model, "hint.ts") && found < 4)
-        return fi_fail(FEATINV_ERROR_BUNDLE,
-                       "%s: a generator needs hint.ts, control.ts, unet.ts and decoder.ts, %d of them "
-                       "are there",
-                       bundle->path, found);
+        return fi_fail(
+            FEATINV_ERROR_BUNDLE,
+            "%s: a generator needs hint.ts, control.ts, unet.ts and decoder.ts, %d of them "
+            "are there",
+            bundle->path, found);
     if (found && !bundle->has_diffusion)
         return fi_fail(FEATINV_ERROR_BUNDLE, "%s: manifest.json: `diffusion` is missing",
                        bundle->path);
     if (bundle->has_backbone != has(model, "backbone.ts"))
-        return fi_fail(FEATINV_ERROR_BUNDLE, "%s: `backbone` in the manifest and backbone.ts: one "
-                                             "is there without the other",
+        return fi_fail(FEATINV_ERROR_BUNDLE,
+                       "%s: `backbone` in the manifest and backbone.ts: one "
+                       "is there without the other",
                        bundle->path);
     if (model->has_head && !bundle->has_backbone)
         return fi_fail(FEATINV_ERROR_BUNDLE, "%s: head.ts without a backbone", bundle->path);
@@ -72,7 +74,8 @@ static featinv_status check_parts(featinv_model *model) {
         return fi_fail(FEATINV_ERROR_BUNDLE, "%s: `backbone.head` is \"%s\", head.ts is %s",
                        bundle->path, bundle->head, model->has_head ? "there" : "missing");
     if (!bundle->has_backbone && !model->has_generator)
-        return fi_fail(FEATINV_ERROR_BUNDLE, "%s: neither a backbone nor a generator", bundle->path);
+        return fi_fail(FEATINV_ERROR_BUNDLE, "%s: neither a backbone nor a generator",
+                       bundle->path);
     return FEATINV_OK;
 }
 
@@ -123,7 +126,8 @@ static featinv_status read_contexts(featinv_model *model) {
         status = fi_array_load(&data, &info, path, names[i], FEATINV_DTYPE_F32);
         context->data = data;
         if (!status && (info.ndim != 2 || info.shape[0] < 1 || info.shape[1] < 1))
-            status = fi_fail(FEATINV_ERROR_BUNDLE, "%s: %s must be (tokens, width)", path, names[i]);
+            status =
+                fi_fail(FEATINV_ERROR_BUNDLE, "%s: %s must be (tokens, width)", path, names[i]);
         if (status)
             break;
         context->rows = info.shape[0];
@@ -297,8 +301,8 @@ const fi_context *fi_model_context(const featinv_model *model, const char *name)
         if (strcmp(each, name) == 0)
             return &model->contexts[i];
         if (used + strlen(each) + 8 < sizeof names)
-            used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", used ? ", " : "",
-                                     each);
+            used +=
+                (size_t)snprintf(names + used, sizeof names - used, "%s%s", used ? ", " : "", each);
     }
     (void)fi_fail(FEATINV_ERROR_NOT_FOUND, "no context is named \"%s\"; there are %d: %s", name,
                   model->context_count, names);
@@ -316,7 +320,8 @@ featinv_status fi_model_net(fi_net **out, featinv_model *model, const fi_backend
         placed = placed->next;
     if (!placed) {
         placed = calloc(1, sizeof *placed);
-        int failed = placed ? backend->net_create(&placed->net, device_type, device_index, dtype) : 0;
+        int failed =
+            placed ? backend->net_create(&placed->net, device_type, device_index, dtype) : 0;
         if (!placed || failed) {
             status = placed ? fi_backend_fail(backend, failed, model->bundle->path)
                             : fi_fail_memory(sizeof *placed);

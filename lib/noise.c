@@ -6,8 +6,8 @@
 #include <string.h>
 
 /* Everything here uses IEEE additions, multiplications, divisions and square roots only, in a fixed
- * order and without contraction (-ffp-contract=off), so that no libm and no compiler flag can change
- * a bit. */
+ * order and without contraction (-ffp-contract=off), so that no libm and no compiler flag can
+ * change a bit. */
 
 void fi_philox(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]) {
     uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
@@ -27,7 +27,8 @@ void fi_philox(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]
     out[3] = c3;
 }
 
-/* Natural logarithm of x in (0, 1): x = 2^k m with m in [sqrt(1/2), sqrt(2)), log m = 2 artanh(s). */
+/* Natural logarithm of x in (0, 1): x = 2^k m with m in [sqrt(1/2), sqrt(2)), log m = 2 artanh(s).
+ */
 static double log_unit(double x) {
     static const double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
     uint64_t bits;
@@ -78,10 +79,18 @@ static void cos_sin_turn(double u, double *cosine, double *sine) {
     }
     s *= a;
     switch (q & 3) {
-    case 0: *cosine = c, *sine = s; break;
-    case 1: *cosine = -s, *sine = c; break;
-    case 2: *cosine = -c, *sine = -s; break;
-    default: *cosine = s, *sine = -c; break;
+    case 0:
+        *cosine = c, *sine = s;
+        break;
+    case 1:
+        *cosine = -s, *sine = c;
+        break;
+    case 2:
+        *cosine = -c, *sine = -s;
+        break;
+    default:
+        *cosine = s, *sine = -c;
+        break;
     }
 }
 

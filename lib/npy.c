@@ -14,10 +14,10 @@ static const struct {
     char text[3];
     featinv_dtype dtype;
 } descriptions[] = {
-    {"f4", FEATINV_DTYPE_F32}, {"f8", FEATINV_DTYPE_F64}, {"f2", FEATINV_DTYPE_F16},
+    {"f4", FEATINV_DTYPE_F32}, {"f8", FEATINV_DTYPE_F64},  {"f2", FEATINV_DTYPE_F16},
     {"u1", FEATINV_DTYPE_U8},  {"b1", FEATINV_DTYPE_BOOL}, {"i1", FEATINV_DTYPE_I8},
-    {"i2", FEATINV_DTYPE_I16}, {"i4", FEATINV_DTYPE_I32}, {"i8", FEATINV_DTYPE_I64},
-    {"u2", FEATINV_DTYPE_U16}, {"u4", FEATINV_DTYPE_U32}, {"u8", FEATINV_DTYPE_U64},
+    {"i2", FEATINV_DTYPE_I16}, {"i4", FEATINV_DTYPE_I32},  {"i8", FEATINV_DTYPE_I64},
+    {"u2", FEATINV_DTYPE_U16}, {"u4", FEATINV_DTYPE_U32},  {"u8", FEATINV_DTYPE_U64},
 };
 enum { DESCRIPTIONS = sizeof descriptions / sizeof *descriptions };
 
@@ -97,9 +97,8 @@ static featinv_status read_dtype(fi_npy *out, scanner *s) {
     char text[32];
     if (!take_string(s, text, sizeof text)) {
         skip_space(s);
-        return malformed(s, s->at < s->end && *s->at == '['
-                                ? "structured arrays are not supported"
-                                : "descr is not a plain dtype");
+        return malformed(s, s->at < s->end && *s->at == '[' ? "structured arrays are not supported"
+                                                            : "descr is not a plain dtype");
     }
     const char *kind = text;
     char order = '=';
@@ -116,11 +115,11 @@ static featinv_status read_dtype(fi_npy *out, scanner *s) {
             return FEATINV_OK;
         }
     return fi_fail(FEATINV_ERROR_FORMAT, "%s: dtype '%s' is not supported (%s)", s->path, text,
-                   *kind == 'O'   ? "object"
-                   : *kind == 'c' ? "complex"
+                   *kind == 'O'                                   ? "object"
+                   : *kind == 'c'                                 ? "complex"
                    : *kind == 'U' || *kind == 'S' || *kind == 'a' ? "string"
-                   : *kind == 'V' ? "void"
-                                  : "not a number of a known size");
+                   : *kind == 'V'                                 ? "void"
+                                                                  : "not a number of a known size");
 }
 
 static bool read_bool(bool *value, scanner *s) {
@@ -221,9 +220,9 @@ size_t fi_npy_format(char header[FI_NPY_HEADER_MOST], featinv_dtype dtype, int32
     fi_shape_text(tuple, sizeof tuple, shape, ndim);
     char order = fi_dtype_size(dtype) == 1 ? '|' : FI_BIG_ENDIAN_HOST ? '>' : '<';
     char text[FI_NPY_HEADER_MOST - 64];
-    int length = snprintf(text, sizeof text,
-                          "{'descr': '%c%s', 'fortran_order': False, 'shape': %s, }", order,
-                          description, tuple);
+    int length =
+        snprintf(text, sizeof text, "{'descr': '%c%s', 'fortran_order': False, 'shape': %s, }",
+                 order, description, tuple);
 
     size_t used = 10 + (size_t)length + 1; /* prefix, text, newline */
     size_t total = (used + 63) / 64 * 64;

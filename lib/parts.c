@@ -51,8 +51,8 @@ static featinv_status read_inputs(denoise_call *c, const featinv_model *model,
     if (!status)
         status = fi_tensor_input(&c->t, &c->owned[2], t, "t", FEATINV_DTYPE_I64, 1, t_shape);
     if (!status)
-        status = fi_tensor_input(&c->context, &c->owned[3], context, "context", FEATINV_DTYPE_F32, 3,
-                                 context_shape);
+        status = fi_tensor_input(&c->context, &c->owned[3], context, "context", FEATINV_DTYPE_F32,
+                                 3, context_shape);
     if (status)
         return status;
     c->context_rows = context->shape[1];
@@ -178,8 +178,7 @@ featinv_status featinv_encode(const featinv_tensor *mean, const featinv_tensor *
         int64_t n = count - first < session->batch ? count - first : session->batch;
         size_t plane = (size_t)(image[1] * image[2]), offset = (size_t)first * size;
         for (size_t i = 0; i < (size_t)n * 3; i++) {
-            const uint8_t *from =
-                (const uint8_t *)bytes + ((size_t)first + i / 3) * pixels + i % 3;
+            const uint8_t *from = (const uint8_t *)bytes + ((size_t)first + i / 3) * pixels + i % 3;
             for (size_t k = 0; k < plane; k++)
                 floats[i * plane + k] = table[from[3 * k]];
         }
@@ -252,10 +251,10 @@ featinv_status featinv_decode(const featinv_tensor *images, featinv_session *ses
         int64_t n = count - first < session->batch ? count - first : session->batch;
         for (size_t i = 0; i < (size_t)n * size; i++)
             unscaled[i] = inverse * ((const float *)z)[(size_t)first * size + i];
-        int failed = session->backend->decode(
-            net, bytes ? (uint8_t *)out + (size_t)first * pixels : NULL,
-            bytes ? NULL : (float *)out + (size_t)first * pixels, legacy_bytes != 0, unscaled, n,
-            latent, image);
+        int failed =
+            session->backend->decode(net, bytes ? (uint8_t *)out + (size_t)first * pixels : NULL,
+                                     bytes ? NULL : (float *)out + (size_t)first * pixels,
+                                     legacy_bytes != 0, unscaled, n, latent, image);
         if (!failed && run.completed)
             *run.completed = first + n;
         status = failed ? fi_backend_fail(session->backend, failed, "decoder")

@@ -36,8 +36,8 @@ static void on_warning(png_structp png, png_const_charp text) {
     (void)text;
 }
 
-/* Runs work, out of which libpng jumps on errors: false then. The session is not local to the function
- * that calls setjmp, so that its fields are defined after the jump. */
+/* Runs work, out of which libpng jumps on errors: false then. The session is not local to the
+ * function that calls setjmp, so that its fields are defined after the jump. */
 static bool run(session *s, void (*work)(session *s)) {
     if (setjmp(png_jmpbuf(s->png)))
         return false;
@@ -59,10 +59,11 @@ static void on_read(png_structp png, png_bytep bytes, size_t size) {
     s->at += size;
 }
 
-/* Chunks that say nothing about pixels, or (gamma, ICC) are ignored as Pillow ignores them: they are
- * skipped unread, which also disarms compressed ones. Their CRC is checked still. */
-static const png_byte skipped[] = "bKGD\0cHRM\0eXIf\0gAMA\0hIST\0iCCP\0iTXt\0oFFs\0pCAL\0pHYs\0sBIT\0"
-                                  "sCAL\0sPLT\0sRGB\0sTER\0tEXt\0tIME\0zTXt";
+/* Chunks that say nothing about pixels, or (gamma, ICC) are ignored as Pillow ignores them: they
+ * are skipped unread, which also disarms compressed ones. Their CRC is checked still. */
+static const png_byte skipped[] =
+    "bKGD\0cHRM\0eXIf\0gAMA\0hIST\0iCCP\0iTXt\0oFFs\0pCAL\0pHYs\0sBIT\0"
+    "sCAL\0sPLT\0sRGB\0sTER\0tEXt\0tIME\0zTXt";
 
 static featinv_status begin_read(session *s, const fi_encoded *file) {
     memset(s, 0, sizeof *s);
@@ -83,8 +84,7 @@ static void read_info(session *s) {
     png_set_crc_action(s->png, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
     png_set_user_limits(s->png, PNG_UINT_31_MAX, PNG_UINT_31_MAX); /* the caller limits pixels */
     png_set_keep_unknown_chunks(s->png, PNG_HANDLE_CHUNK_NEVER, NULL, 0);
-    png_set_keep_unknown_chunks(s->png, PNG_HANDLE_CHUNK_NEVER, skipped,
-                                (int)(sizeof skipped / 5));
+    png_set_keep_unknown_chunks(s->png, PNG_HANDLE_CHUNK_NEVER, skipped, (int)(sizeof skipped / 5));
     png_read_info(s->png, s->info);
 }
 
@@ -113,13 +113,13 @@ static int find_orientation(const fi_encoded *file) {
     return found ? found : 1;
 }
 
-/* Deflate cannot make more than 1032 bytes out of one (zlib's documentation): what a file of so many
- * bytes can hold bounds the pixels before anybody allocates them. */
+/* Deflate cannot make more than 1032 bytes out of one (zlib's documentation): what a file of so
+ * many bytes can hold bounds the pixels before anybody allocates them. */
 static bool plausible(const session *s) {
     uint64_t pixels =
         (uint64_t)png_get_image_width(s->png, s->info) * png_get_image_height(s->png, s->info);
-    uint64_t bits = (uint64_t)png_get_channels(s->png, s->info) *
-                    png_get_bit_depth(s->png, s->info);
+    uint64_t bits =
+        (uint64_t)png_get_channels(s->png, s->info) * png_get_bit_depth(s->png, s->info);
     return pixels / 8 / 1032 * bits <= s->file->size;
 }
 

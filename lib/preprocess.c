@@ -5,8 +5,8 @@
 
 #include <math.h>
 
-/* Size after the resize: the side that is shorter for its target gets it exactly, the other keeps the
- * aspect, truncated (torchvision's rule, also where the target is not square). */
+/* Size after the resize: the side that is shorter for its target gets it exactly, the other keeps
+ * the aspect, truncated (torchvision's rule, also where the target is not square). */
 static void resized_size(int64_t *height, int64_t *width, const fi_preprocess *p,
                          const featinv_image *image) {
     int64_t h = (int64_t)floor(p->height / p->crop), w = (int64_t)floor(p->width / p->crop);
@@ -27,7 +27,8 @@ static fi_resize_side middle(int64_t whole, int32_t count) {
     return (fi_resize_side){whole, begin, count};
 }
 
-featinv_status fi_preprocess_crop(uint8_t *out, const fi_preprocess *p, const featinv_image *image) {
+featinv_status fi_preprocess_crop(uint8_t *out, const fi_preprocess *p,
+                                  const featinv_image *image) {
     featinv_image checked;
     featinv_status status = fi_image_check(&checked, image);
     if (status)

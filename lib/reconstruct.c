@@ -33,7 +33,8 @@ static featinv_status references(uint8_t *out, const fi_bundle *b, const featinv
     fi_preprocess p = fi_features_preprocess(b);
     size_t size = (size_t)b->image[1] * (size_t)b->image[2] * 3;
     uint8_t *crop = malloc((size_t)p.height * (size_t)p.width * 3);
-    featinv_status status = crop ? FEATINV_OK : fi_fail_memory((size_t)p.height * (size_t)p.width * 3);
+    featinv_status status =
+        crop ? FEATINV_OK : fi_fail_memory((size_t)p.height * (size_t)p.width * 3);
     for (int64_t i = 0; !status && i < count; i++) {
         featinv_image image = {crop, p.width, p.height, 0};
         status = fi_preprocess_crop(crop, &p, &photos[i]);
@@ -86,7 +87,8 @@ featinv_status featinv_reconstruct(const featinv_tensor *images, featinv_score *
     if (!status && r.latents)
         status = fi_tensor_data(&latents, r.latents, "latents", FEATINV_DTYPE_F32, 4, latent_shape);
     if (!status && r.references)
-        status = fi_tensor_data(&refs, r.references, "references", FEATINV_DTYPE_U8, 4, photo_shape);
+        status =
+            fi_tensor_data(&refs, r.references, "references", FEATINV_DTYPE_U8, 4, photo_shape);
     if (!status && r.sample_maps)
         status = fi_tensor_data(&drawn_maps, r.sample_maps, "sample maps", FEATINV_DTYPE_F32, 4,
                                 drawn_shape);

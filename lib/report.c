@@ -317,8 +317,7 @@ static json_t *item_value(const featinv_report_item *i) {
         set(item, "top1_original", class_index(s->top1_original)) &&
         set(item, "top1_sample", class_index(s->top1_sample)) &&
         set(item, "match_top1", truth(s->match_top1)) &&
-        set(item, "match_top5", truth(s->match_top5)) &&
-        set(item, "seconds", number(s->seconds)) &&
+        set(item, "match_top5", truth(s->match_top5)) && set(item, "seconds", number(s->seconds)) &&
         (!i->reference || set(item, "reference", text_value(i->reference))) &&
         (!i->spread || set(item, "spread", text_value(i->spread))) &&
         (!i->class_original || set(item, "class_original", text_value(i->class_original))) &&

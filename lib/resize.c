@@ -181,8 +181,8 @@ static void copy_rows(uint8_t *out, const featinv_image *image) {
 }
 
 /* Pillow 13 runs the vertical pass first where the height shrinks by more than twice what the width
- * shrinks by; earlier releases never did. The order shows in the last bit, and where bicubic weights
- * overshoot. */
+ * shrinks by; earlier releases never did. The order shows in the last bit, and where bicubic
+ * weights overshoot. */
 static bool vertical_first(int64_t width, int64_t height, const featinv_image *image) {
     int64_t narrower = image->width - width, lower = image->height - height;
     return lower > 0 && lower > 2 * narrower;

@@ -5,7 +5,8 @@
 #include "featinv.h"
 
 /* One side of the result: how long the whole would be, and which part of it is made. A whole side
- * need not fit into memory, not even into 32 bits. 0 <= begin, 1 <= count, begin + count <= whole. */
+ * need not fit into memory, not even into 32 bits. 0 <= begin, 1 <= count, begin + count <= whole.
+ */
 typedef struct fi_resize_side {
     int64_t whole, begin;
     int32_t count;

@@ -19,10 +19,10 @@ static const struct {
     char name[5];
     featinv_dtype dtype;
 } names[] = {
-    {"F32", FEATINV_DTYPE_F32}, {"F16", FEATINV_DTYPE_F16}, {"BF16", FEATINV_DTYPE_BF16},
-    {"F64", FEATINV_DTYPE_F64}, {"U8", FEATINV_DTYPE_U8},   {"I32", FEATINV_DTYPE_I32},
+    {"F32", FEATINV_DTYPE_F32}, {"F16", FEATINV_DTYPE_F16},   {"BF16", FEATINV_DTYPE_BF16},
+    {"F64", FEATINV_DTYPE_F64}, {"U8", FEATINV_DTYPE_U8},     {"I32", FEATINV_DTYPE_I32},
     {"I64", FEATINV_DTYPE_I64}, {"BOOL", FEATINV_DTYPE_BOOL}, {"I8", FEATINV_DTYPE_I8},
-    {"I16", FEATINV_DTYPE_I16}, {"U16", FEATINV_DTYPE_U16}, {"U32", FEATINV_DTYPE_U32},
+    {"I16", FEATINV_DTYPE_I16}, {"U16", FEATINV_DTYPE_U16},   {"U32", FEATINV_DTYPE_U32},
     {"U64", FEATINV_DTYPE_U64},
 };
 enum { NAMES = sizeof names / sizeof *names };
@@ -62,9 +62,10 @@ static featinv_status check_metadata(const json_t *metadata, const char *path) {
     json_t *value;
     if (!json_is_object(metadata))
         return refuse(path, "__metadata__", "is not an object");
-    json_object_foreach((json_t *)(uintptr_t)metadata, key, value)
-        if (!json_is_string(value))
-            return refuse(path, "__metadata__", "holds something else than strings");
+    json_object_foreach(
+        (json_t *)(uintptr_t)metadata, key,
+        value) if (!json_is_string(value)) return refuse(path, "__metadata__",
+                                                         "holds something else than strings");
     return FEATINV_OK;
 }
 
@@ -91,8 +92,7 @@ static featinv_status read_extent(fi_safetensors_entry *entry, const json_t *off
     if (json_array_size(offsets) != 2 || !json_is_integer(first) || !json_is_integer(last))
         return refuse(path, entry->key, "has no data_offsets");
     json_int_t begin = json_integer_value(first), end = json_integer_value(last);
-    if (begin < 0 || end < begin ||
-        (uint64_t)end > header->file_bytes - header->header_bytes)
+    if (begin < 0 || end < begin || (uint64_t)end > header->file_bytes - header->header_bytes)
         return refuse(path, entry->key, "its data_offsets lie outside the file");
     size_t bytes;
     if (!fi_checked_size(&bytes, entry->shape, entry->ndim, fi_dtype_size(entry->dtype)) ||

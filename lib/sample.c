@@ -52,8 +52,8 @@ static featinv_status options_read(featinv_sample_options *out, const featinv_mo
     if (!status)
         status = check_real(out->strength, "strength");
     if (!status && (out->samples < 1 || out->samples > 1 << 20))
-        status = fi_fail(FEATINV_ERROR_ARGUMENT, "samples is %d: it must be 1 to 1048576",
-                         out->samples);
+        status =
+            fi_fail(FEATINV_ERROR_ARGUMENT, "samples is %d: it must be 1 to 1048576", out->samples);
     if (!status && out->guess_mode && !(out->hint_scale <= 1.0 && out->hint_scale >= 1.0))
         status = fi_fail(FEATINV_ERROR_ARGUMENT, "guess mode goes with hint scale 1, not %g",
                          out->hint_scale);
@@ -121,8 +121,8 @@ static featinv_status context(run *r, const float **data, int64_t *rows, int64_t
 static featinv_status make_plan(run *r, fi_sampler_plan *plan) {
     const featinv_sample_options *o = r->options;
     const fi_bundle *b = r->session->model->bundle;
-    bool one_branch = o->scale <= 1.0 && o->scale >= 1.0 && o->hint_scale <= 1.0 &&
-                      o->hint_scale >= 1.0;
+    bool one_branch =
+        o->scale <= 1.0 && o->scale >= 1.0 && o->hint_scale <= 1.0 && o->hint_scale >= 1.0;
     *plan = (fi_sampler_plan){.steps = r->schedule.steps,
                               .timesteps = r->schedule.timesteps,
                               .alpha = r->schedule.alpha,
@@ -140,9 +140,8 @@ static featinv_status make_plan(run *r, fi_sampler_plan *plan) {
         plan->map[i] = b->map[i];
     }
     int64_t dim = 0;
-    featinv_status status =
-        context(r, &plan->context, &plan->context_rows, &plan->context_dim, o->context,
-                o->context_data, "context", b->context);
+    featinv_status status = context(r, &plan->context, &plan->context_rows, &plan->context_dim,
+                                    o->context, o->context_data, "context", b->context);
     if (!status && !one_branch)
         status = context(r, &plan->uncontext, &plan->uncontext_rows, &dim, o->uncontext,
                          o->uncontext_data, "uncontext", b->uncontext);
@@ -264,15 +263,15 @@ static featinv_status run_lanes(run *r, const fi_sample_outputs *out, const floa
 featinv_status fi_sample_units(int64_t *units, const featinv_model *model, int64_t count,
                                const featinv_sample_options *options) {
     int32_t steps = 0;
-    featinv_status status = fi_timesteps(NULL, 0, &steps, options->steps, options->spacing,
-                                         model->bundle->timesteps);
+    featinv_status status =
+        fi_timesteps(NULL, 0, &steps, options->steps, options->spacing, model->bundle->timesteps);
     *units = count * options->samples * (steps + 1);
     return status;
 }
 
-featinv_status fi_sample_run(featinv_session *session, fi_net *net, const fi_sample_outputs *outputs,
-                             const float *maps, int64_t count, const featinv_sample_options *options,
-                             fi_progress *progress) {
+featinv_status fi_sample_run(featinv_session *session, fi_net *net,
+                             const fi_sample_outputs *outputs, const float *maps, int64_t count,
+                             const featinv_sample_options *options, fi_progress *progress) {
     const featinv_model *model = session->model;
     const fi_bundle *b = model->bundle;
     run r = {.session = session,
@@ -283,8 +282,8 @@ featinv_status fi_sample_run(featinv_session *session, fi_net *net, const fi_sam
              .image_size = (int64_t)b->image[0] * b->image[1] * b->image[2]};
     fi_sampler_plan plan;
     size_t chunk = (size_t)session->batch;
-    featinv_status status = fi_schedule_make(&r.schedule, model->alphas, b->timesteps, options->steps,
-                                             options->spacing, options->eta);
+    featinv_status status = fi_schedule_make(&r.schedule, model->alphas, b->timesteps,
+                                             options->steps, options->spacing, options->eta);
     if (!status)
         status = make_plan(&r, &plan);
     if (!status)
@@ -339,10 +338,11 @@ featinv_status featinv_sample(const featinv_tensor *images, const featinv_tensor
     if (images)
         status = fi_tensor_data(&image_data, images, "images", FEATINV_DTYPE_U8, 4, image_shape);
     if (!status && latents)
-        status = fi_tensor_data(&latent_data, latents, "latents", FEATINV_DTYPE_F32, 4,
-                                latent_shape);
+        status =
+            fi_tensor_data(&latent_data, latents, "latents", FEATINV_DTYPE_F32, 4, latent_shape);
     if (!status)
-        status = fi_check_finite(map_data, (size_t)(count * shape[1] * shape[2] * shape[3]), "maps");
+        status =
+            fi_check_finite(map_data, (size_t)(count * shape[1] * shape[2] * shape[3]), "maps");
     fi_progress progress = {.call = o.progress, .user_data = o.user_data};
     if (!status)
         status = fi_sample_units(&progress.total, session->model, count, &o);

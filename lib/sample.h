@@ -16,9 +16,9 @@ featinv_status fi_sample_begin(featinv_session *session, featinv_sample_options 
                                const featinv_sample_options *options);
 
 /* Draws samples of `count` checked maps. progress ticks once per step and chunk of lanes. */
-featinv_status fi_sample_run(featinv_session *session, fi_net *net, const fi_sample_outputs *outputs,
-                             const float *maps, int64_t count, const featinv_sample_options *options,
-                             fi_progress *progress);
+featinv_status fi_sample_run(featinv_session *session, fi_net *net,
+                             const fi_sample_outputs *outputs, const float *maps, int64_t count,
+                             const featinv_sample_options *options, fi_progress *progress);
 
 /* Units that fi_sample_run ticks: lanes * (steps + 1). */
 featinv_status fi_sample_units(int64_t *units, const featinv_model *model, int64_t count,

@@ -44,10 +44,11 @@ featinv_status fi_timesteps(int32_t *timesteps, int32_t capacity, int32_t *count
     if (spacing == FEATINV_SPACING_LEGACY) {
         n = legacy_count(steps, total, &last);
         if (last >= total)
-            return fi_fail(FEATINV_ERROR_ARGUMENT,
-                           "steps is %d: with legacy spacing its last timestep would be %d, past the "
-                           "schedule's %d",
-                           steps, last, total - 1);
+            return fi_fail(
+                FEATINV_ERROR_ARGUMENT,
+                "steps is %d: with legacy spacing its last timestep would be %d, past the "
+                "schedule's %d",
+                steps, last, total - 1);
     } else if (spacing != FEATINV_SPACING_LEADING && spacing != FEATINV_SPACING_TRAILING) {
         return fi_fail(FEATINV_ERROR_ARGUMENT, "spacing is %d: it must be 0, 1 or 2", spacing);
     }
@@ -63,8 +64,8 @@ featinv_status fi_timesteps(int32_t *timesteps, int32_t capacity, int32_t *count
     return FEATINV_OK;
 }
 
-featinv_status featinv_timesteps(int32_t *timesteps, int32_t capacity, int32_t *count, int32_t steps,
-                                 featinv_spacing spacing) {
+featinv_status featinv_timesteps(int32_t *timesteps, int32_t capacity, int32_t *count,
+                                 int32_t steps, featinv_spacing spacing) {
     int32_t n;
     featinv_status status = fi_timesteps(timesteps, capacity, &n, steps, spacing, 1000);
     if (!status && count)

@@ -101,8 +101,7 @@ static featinv_status head_logits(float **out, featinv_session *session, const f
     if (!*out)
         return fi_fail_memory((size_t)(count * model->class_count) * sizeof **out);
     featinv_tensor logits = featinv_tensor_view(*out, FEATINV_DTYPE_F32, 2, logit_shape);
-    featinv_tensor view =
-        featinv_tensor_view((void *)(uintptr_t)maps, FEATINV_DTYPE_F32, 4, shape);
+    featinv_tensor view = featinv_tensor_view((void *)(uintptr_t)maps, FEATINV_DTYPE_F32, 4, shape);
     return featinv_classify(&logits, session, &view, NULL);
 }
 
@@ -155,8 +154,8 @@ featinv_status featinv_score_samples(featinv_score *scores, const featinv_tensor
                               .count = count,
                               .samples = lanes / count};
     if (!status)
-        status = fi_score_run(scores, sample_map_data, session, net, &inputs, &progress,
-                              run.completed);
+        status =
+            fi_score_run(scores, sample_map_data, session, net, &inputs, &progress, run.completed);
 done:
     for (size_t i = 0; i < 3; i++)
         free(owned[i]);

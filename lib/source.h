@@ -8,16 +8,16 @@
 #include <zlib.h>
 
 typedef struct fi_source {
-    const char *path;   /* borrowed, for error texts */
-    int fd;             /* borrowed */
-    uint64_t offset;    /* of the next byte in the file */
-    uint64_t left;      /* bytes in the file not yet read */
-    uint64_t size;      /* bytes of content not yet read */
-    bool deflated;      /* raw deflate, as zip holds it */
-    bool checked;       /* content has a CRC */
+    const char *path; /* borrowed, for error texts */
+    int fd;           /* borrowed */
+    uint64_t offset;  /* of the next byte in the file */
+    uint64_t left;    /* bytes in the file not yet read */
+    uint64_t size;    /* bytes of content not yet read */
+    bool deflated;    /* raw deflate, as zip holds it */
+    bool checked;     /* content has a CRC */
     uint32_t crc, wanted_crc;
     z_stream inflater;
-    uint8_t *input;     /* window of the deflated bytes */
+    uint8_t *input; /* window of the deflated bytes */
 } fi_source;
 
 /* stored: bytes in the file; size: bytes of content; crc: of the content, NULL for none. */

@@ -16,13 +16,13 @@ static const struct {
     const char *name;
     uint8_t code, bits;
 } dtypes[] = {
-    [FEATINV_DTYPE_NONE] = {"unknown", 0, 0},      [FEATINV_DTYPE_F32] = {"float32", 2, 32},
-    [FEATINV_DTYPE_F16] = {"float16", 2, 16},      [FEATINV_DTYPE_BF16] = {"bfloat16", 4, 16},
-    [FEATINV_DTYPE_F64] = {"float64", 2, 64},      [FEATINV_DTYPE_U8] = {"uint8", 1, 8},
-    [FEATINV_DTYPE_I32] = {"int32", 0, 32},        [FEATINV_DTYPE_I64] = {"int64", 0, 64},
-    [FEATINV_DTYPE_BOOL] = {"bool", 6, 8},         [FEATINV_DTYPE_I8] = {"int8", 0, 8},
-    [FEATINV_DTYPE_I16] = {"int16", 0, 16},        [FEATINV_DTYPE_U16] = {"uint16", 1, 16},
-    [FEATINV_DTYPE_U32] = {"uint32", 1, 32},       [FEATINV_DTYPE_U64] = {"uint64", 1, 64},
+    [FEATINV_DTYPE_NONE] = {"unknown", 0, 0}, [FEATINV_DTYPE_F32] = {"float32", 2, 32},
+    [FEATINV_DTYPE_F16] = {"float16", 2, 16}, [FEATINV_DTYPE_BF16] = {"bfloat16", 4, 16},
+    [FEATINV_DTYPE_F64] = {"float64", 2, 64}, [FEATINV_DTYPE_U8] = {"uint8", 1, 8},
+    [FEATINV_DTYPE_I32] = {"int32", 0, 32},   [FEATINV_DTYPE_I64] = {"int64", 0, 64},
+    [FEATINV_DTYPE_BOOL] = {"bool", 6, 8},    [FEATINV_DTYPE_I8] = {"int8", 0, 8},
+    [FEATINV_DTYPE_I16] = {"int16", 0, 16},   [FEATINV_DTYPE_U16] = {"uint16", 1, 16},
+    [FEATINV_DTYPE_U32] = {"uint32", 1, 32},  [FEATINV_DTYPE_U64] = {"uint64", 1, 64},
 };
 enum { DTYPE_COUNT = sizeof dtypes / sizeof *dtypes };
 
@@ -54,13 +54,15 @@ const char *fi_shape_text(char *text, size_t capacity, const int64_t *shape, int
         return "";
     size_t used = 0;
     for (int32_t i = 0; i < ndim && used < capacity; i++) {
-        int more = snprintf(text + used, capacity - used, "%s%lld", i ? ", " : "(",
-                            (long long)shape[i]);
+        int more =
+            snprintf(text + used, capacity - used, "%s%lld", i ? ", " : "(", (long long)shape[i]);
         used += (size_t)more;
     }
     if (used < capacity)
         (void)snprintf(text + used, capacity - used, "%s",
-                       ndim <= 0 ? "()" : ndim == 1 ? ",)" : ")");
+                       ndim <= 0   ? "()"
+                       : ndim == 1 ? ",)"
+                                   : ")");
     return text;
 }
 
@@ -162,7 +164,8 @@ featinv_status fi_tensor_data(void **data, const featinv_tensor *tensor, const c
 
 /* ---------------------------------------------------------------- packing -------------------- */
 
-/* Copies a strided array into C order, the last dimension in the inner loop. Strides in elements. */
+/* Copies a strided array into C order, the last dimension in the inner loop. Strides in elements.
+ */
 static void pack(uint8_t *out, const uint8_t *in, const featinv_tensor *tensor, size_t element,
                  size_t bytes) {
     int32_t last = tensor->ndim - 1; /* a 0-d tensor is contiguous and does not come here */
@@ -249,8 +252,8 @@ featinv_status fi_tensor_input(const void **data, void **owned, const featinv_te
         return status;
     if (!is_host(tensor) && tensor->device_type != CUDA)
         return fail_device(tensor, what);
-    if (bytes == 0 || (is_host(tensor) && is_contiguous(tensor) &&
-                       is_aligned(first_byte(tensor), dtype))) {
+    if (bytes == 0 ||
+        (is_host(tensor) && is_contiguous(tensor) && is_aligned(first_byte(tensor), dtype))) {
         *data = first_byte(tensor);
         return FEATINV_OK;
     }

@@ -108,7 +108,8 @@ static featinv_status read_entry(const fi_safetensors_entry *entry, wants *list,
     if (first >= 0) {
         char expected[160], found[160];
         want *w = &list->items[first];
-        for (int64_t i = first; i < list->count && strcmp(list->items[i].key, entry->key) == 0; i++) {
+        for (int64_t i = first; i < list->count && strcmp(list->items[i].key, entry->key) == 0;
+             i++) {
             if (!same_shape(&list->items[i], entry))
                 return fi_fail(FEATINV_ERROR_BUNDLE, "%s: %s is %s, %s wants %s", path, entry->key,
                                fi_shape_text(found, sizeof found, entry->shape, entry->ndim),
@@ -123,8 +124,7 @@ static featinv_status read_entry(const fi_safetensors_entry *entry, wants *list,
         if (failed)
             return fi_backend_fail(backend, failed, entry->key);
     }
-    featinv_status status =
-        read_hashed(file, path, memory, bytes, hash, scratch, scratch_size);
+    featinv_status status = read_hashed(file, path, memory, bytes, hash, scratch, scratch_size);
     if (!status && memory && (failed = backend->weight_done(net, entry->key)) != 0)
         status = fi_backend_fail(backend, failed, entry->key);
     return status;
@@ -160,8 +160,8 @@ static featinv_status read_weights_file(const fi_bundle *bundle, const fi_bundle
     if (!status)
         status = read_hashed(file, path, NULL, header.header_bytes, hash, scratch, SCRATCH);
     for (int64_t i = 0; !status && i < header.count; i++)
-        status = read_entry(&header.entries[i], list, file, path, net, backend, hash, scratch,
-                            SCRATCH);
+        status =
+            read_entry(&header.entries[i], list, file, path, net, backend, hash, scratch, SCRATCH);
     if (!status) {
         fi_hash_finish(text, hash);
         hash = NULL;

@@ -67,8 +67,8 @@ static featinv_status read_end64(directory *out, uint64_t *end_offset, const fi_
     uint8_t locator[LOCATOR_BYTES], end[END64_BYTES];
     if (*end_offset < LOCATOR_BYTES + END64_BYTES)
         return FEATINV_OK;
-    featinv_status status = fi_file_read_at(zip->fd, locator, sizeof locator,
-                                            *end_offset - LOCATOR_BYTES, zip->path);
+    featinv_status status =
+        fi_file_read_at(zip->fd, locator, sizeof locator, *end_offset - LOCATOR_BYTES, zip->path);
     if (status || fi_le32(locator) != LOCATOR_SIGNATURE)
         return status;
     uint64_t offset = fi_le64(locator + 8);
@@ -115,7 +115,8 @@ static featinv_status find_directory(directory *out, const fi_zip *zip, uint64_t
 
 /* ---------------------------------------------------------------- entries -------------------- */
 
-/* Replaces, in the order of the format, those fields that are all ones by the ZIP64 extra field's. */
+/* Replaces, in the order of the format, those fields that are all ones by the ZIP64 extra field's.
+ */
 static bool apply_extra64(uint64_t *fields[], const bool wanted[], int count, const uint8_t *extra,
                           size_t bytes) {
     bool any = false;
@@ -189,7 +190,8 @@ static featinv_status read_entry(fi_zip_member *m, size_t *used, const uint8_t *
 }
 
 static int by_name(const void *a, const void *b) {
-    return strcmp((*(const fi_zip_member *const *)a)->name, (*(const fi_zip_member *const *)b)->name);
+    return strcmp((*(const fi_zip_member *const *)a)->name,
+                  (*(const fi_zip_member *const *)b)->name);
 }
 
 static int by_place(const void *a, const void *b) {
@@ -289,8 +291,10 @@ static featinv_status check_local(const fi_zip *zip, const fi_zip_member *m, con
     if (fits && !(fi_le16(local + 6) & FLAG_DESCRIPTOR))
         fits = stored == m->stored && size == m->size && fi_le32(local + 14) == m->crc;
     if (!fits)
-        return fi_fail(FEATINV_ERROR_FORMAT, "%s: npz: member %s: its header and the directory "
-                                             "contradict", zip->path, m->name);
+        return fi_fail(FEATINV_ERROR_FORMAT,
+                       "%s: npz: member %s: its header and the directory "
+                       "contradict",
+                       zip->path, m->name);
     return FEATINV_OK;
 }
 

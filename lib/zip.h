@@ -6,7 +6,7 @@
 #include "source.h"
 
 typedef struct fi_zip_member {
-    char *name; /* as in the directory, with its ".npy" */
+    char *name;      /* as in the directory, with its ".npy" */
     uint64_t header; /* offset of the local header */
     uint64_t end;    /* where the next member or the directory begins */
     uint64_t stored, size;
@@ -15,8 +15,8 @@ typedef struct fi_zip_member {
 } fi_zip_member;
 
 typedef struct fi_zip {
-    const char *path; /* borrowed */
-    int fd;           /* borrowed */
+    const char *path;       /* borrowed */
+    int fd;                 /* borrowed */
     fi_zip_member *members; /* in the directory's order */
     size_t count;
 } fi_zip;

@@ -200,8 +200,7 @@ featinv_status fi_zip_writer_add(fi_zip_writer *writer, const char *name, const 
 /* ---------------------------------------------------------------- directory ------------------ */
 
 static size_t format_central(uint8_t *bytes, const entry *e) {
-    bool large =
-        e->size >= UINT32_MAX || e->stored >= UINT32_MAX || e->header >= UINT32_MAX;
+    bool large = e->size >= UINT32_MAX || e->stored >= UINT32_MAX || e->header >= UINT32_MAX;
     size_t name = strlen(e->name);
     memset(bytes, 0, CENTRAL_BYTES);
     fi_put_le32(bytes, 0x02014b50);

@@ -85,12 +85,12 @@ def test_programs_run_in_half_precision(dtype: torch.dtype, tiny: Path) -> None:
 def _one_step(bundle: Bundle, dtype: torch.dtype) -> list[torch.Tensor]:
     g = torch.Generator().manual_seed(1)
     # A corner of the grid: half precision is emulated on most processors, and slow.
-    x = torch.randn(1, 4, 8, 8, generator=g).to(dtype)
+    x = torch.randn(1, 4, 16, 16, generator=g).to(dtype)
     context = torch.randn(1, 9, 32, generator=g).to(dtype)
     hint_map = torch.randn(1, 48, 9, 9, generator=g).to(dtype)
     t = torch.tensor([501.0])
     control, unet = bundle.program("control", dtype), bundle.program("unet", dtype)
-    hint = bundle.program("hint", dtype)(hint_map)[:, :, :8, :8]
+    hint = bundle.program("hint", dtype)(hint_map)[:, :, :16, :16]
     residuals = control.step(x, control.time(t), control.context(context), hint)
     eps = unet.step(x, unet.time(t), unet.context(context), list(residuals))
     return [hint, *residuals, eps, bundle.program("decoder", dtype)(x)]

@@ -1,8 +1,9 @@
 /* A backend of arithmetic that fits in the head, so that the core is tested without libtorch.
  *
- * A program file is text: one line `key dims...` for each external tensor. Sampling moves each latent
- * a fixed part of the way to the mean of its map, so results depend on noise, map, step and lane but
- * not on how lanes are batched. FAKE_FAIL names a function that fails; FAKE_TRACE counts calls. */
+ * A program file is text: one line `key dims...` for each external tensor. Sampling moves each
+ * latent a fixed part of the way to the mean of its map, so results depend on noise, map, step and
+ * lane but not on how lanes are batched. FAKE_FAIL names a function that fails; FAKE_TRACE counts
+ * calls. */
 #include "featinv.h"
 #include "../../shim/backend.h"
 
@@ -249,7 +250,8 @@ static int sampler_hints(fi_sampler *s, const float *maps, int64_t n) {
     return fail("sampler_hints");
 }
 
-static int sampler_start(fi_sampler *s, const float *noise, const int64_t *map_index, int64_t lanes) {
+static int sampler_start(fi_sampler *s, const float *noise, const int64_t *map_index,
+                         int64_t lanes) {
     free(s->x);
     free(s->map_index);
     s->lanes = lanes;

@@ -31,9 +31,10 @@ static void put_weights(const char *name, const char *const *keys, int count) {
     size_t used = 0, n;
     used += (size_t)snprintf(header, sizeof header, "{");
     for (int i = 0; i < count; i++)
-        used += (size_t)snprintf(header + used, sizeof header - used,
-                                 "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[%d,%d]}",
-                                 i ? "," : "", keys[i], 16 * i, 16 * i + 16);
+        used += (size_t)snprintf(
+            header + used, sizeof header - used,
+            "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[%d,%d]}", i ? "," : "",
+            keys[i], 16 * i, 16 * i + 16);
     used += (size_t)snprintf(header + used, sizeof header - used, "}");
     n = 8 + used + 16 * (size_t)count;
     uint8_t *bytes = calloc(1, n);
@@ -45,17 +46,17 @@ static void put_weights(const char *name, const char *const *keys, int count) {
 }
 
 static const char *const bundle_files[] = {
-    "backbone.ts", "head.ts",      "hint.ts",      "control.ts",   "unet.ts",
-    "encoder.ts",  "decoder.ts",   "classes.json", "contexts.npz", "features.npz",
-    "unet.safetensors"};
+    "backbone.ts", "head.ts",      "hint.ts",      "control.ts",   "unet.ts",         "encoder.ts",
+    "decoder.ts",  "classes.json", "contexts.npz", "features.npz", "unet.safetensors"};
 
 /* manifest.json over the files that are there. `edit` may change its text before it is written:
  * "old\1new" replaces the first occurrence. */
 static void put_manifest(const char *edit) {
     static char text[16384];
-    size_t used = (size_t)snprintf(
-        text, sizeof text, "{\"format\": \"featinv-bundle\", \"version\": 1, \"name\": \"fake\", "
-                           "\"backend\": \"torchscript\", \"files\": {");
+    size_t used =
+        (size_t)snprintf(text, sizeof text,
+                         "{\"format\": \"featinv-bundle\", \"version\": 1, \"name\": \"fake\", "
+                         "\"backend\": \"torchscript\", \"files\": {");
     bool first = true;
     for (size_t i = 0; i < sizeof bundle_files / sizeof *bundle_files; i++) {
         char hash[FI_HASH_TEXT];
@@ -64,8 +65,8 @@ static void put_manifest(const char *edit) {
             continue;
         CHECK_OK(fi_hash_file(hash, in_bundle(bundle_files[i])));
         used += (size_t)snprintf(text + used, sizeof text - used,
-                                 "%s\"%s\": {\"sha256\": \"%s\", \"bytes\": %lld}", first ? "" : ", ",
-                                 bundle_files[i], hash, (long long)info.st_size);
+                                 "%s\"%s\": {\"sha256\": \"%s\", \"bytes\": %lld}",
+                                 first ? "" : ", ", bundle_files[i], hash, (long long)info.st_size);
         first = false;
     }
     used += (size_t)snprintf(
@@ -75,7 +76,8 @@ static void put_manifest(const char *edit) {
         "\"interpolation\": \"bilinear\", \"crop\": 1.0}}, "
         "\"features\": {\"layout\": \"nchw\", \"prefix_tokens\": 0, \"channels\": %d, \"height\": "
         "%d, \"width\": %d, \"layer\": \"last\", \"pooled\": false}, "
-        "\"diffusion\": {\"prediction\": \"epsilon\", \"timesteps\": 1000, \"beta_start\": 0.00085, "
+        "\"diffusion\": {\"prediction\": \"epsilon\", \"timesteps\": 1000, \"beta_start\": "
+        "0.00085, "
         "\"beta_end\": 0.012, \"beta_schedule\": \"scaled_linear\", \"latent\": [%d, %d, %d], "
         "\"latent_scale\": 0.5, \"image\": [3, %d, %d]}, "
         "\"defaults\": {\"steps\": 5, \"scale\": 2.5, \"hint_scale\": 1.0, \"seed\": 42, "
@@ -101,9 +103,8 @@ static void put_arrays(void) {
     int64_t context_shape[2] = {2, 5}, mean_shape[1] = {MAP_C};
     for (int i = 0; i < 10; i++)
         other[i] = (float)i;
-    featinv_tensor contexts[2] = {
-        featinv_tensor_view(context, FEATINV_DTYPE_F32, 2, context_shape),
-        featinv_tensor_view(other, FEATINV_DTYPE_F32, 2, context_shape)};
+    featinv_tensor contexts[2] = {featinv_tensor_view(context, FEATINV_DTYPE_F32, 2, context_shape),
+                                  featinv_tensor_view(other, FEATINV_DTYPE_F32, 2, context_shape)};
     featinv_tensor means = featinv_tensor_view(mean, FEATINV_DTYPE_F32, 1, mean_shape);
     const char *const context_names[] = {"empty", "default"}, *const mean_names[] = {"mean"};
     CHECK_OK(featinv_array_write(in_bundle("contexts.npz"), contexts, context_names, 2, 0));

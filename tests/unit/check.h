@@ -30,8 +30,8 @@
         featinv_status check_status_ = (call);                                                     \
         if (check_status_ != (status) || !strstr(featinv_last_error(), part) ||                    \
             strchr(featinv_last_error(), '\n'))                                                    \
-            fail_msg("%s: wanted %s with \"%s\", got %s: %s", #call,                               \
-                     featinv_status_name(status), part, featinv_status_name(check_status_),        \
+            fail_msg("%s: wanted %s with \"%s\", got %s: %s", #call, featinv_status_name(status),  \
+                     part, featinv_status_name(check_status_),                                     \
                      check_status_ ? featinv_last_error() : "");                                   \
     } while (0)
 

@@ -22,14 +22,15 @@ static void npy_there_and_back(void **state) {
     assert_memory_equal(info.shape, shape, sizeof shape);
     CHECK_OK(featinv_array_read(got, sizeof got, NULL, scratch("a.npy"), NULL, 0));
     assert_memory_equal(got, data, sizeof data);
-    CHECK_OK(featinv_array_read(wide, sizeof wide, NULL, scratch("a.npy"), NULL,
-                                FEATINV_DTYPE_F64));
+    CHECK_OK(
+        featinv_array_read(wide, sizeof wide, NULL, scratch("a.npy"), NULL, FEATINV_DTYPE_F64));
     for (int i = 0; i < 6; i++)
         assert_true(wide[i] == (double)data[i]);
-    CHECK_FAILS(featinv_array_read(wide, sizeof wide - 1, NULL, scratch("a.npy"), NULL,
-                                   FEATINV_DTYPE_F64), FEATINV_ERROR_CAPACITY, "48 bytes");
-    CHECK_FAILS(featinv_array_read(got, sizeof got, NULL, scratch("a.npy"), NULL,
-                                   FEATINV_DTYPE_U8), FEATINV_ERROR_SHAPE, "float32, not uint8");
+    CHECK_FAILS(
+        featinv_array_read(wide, sizeof wide - 1, NULL, scratch("a.npy"), NULL, FEATINV_DTYPE_F64),
+        FEATINV_ERROR_CAPACITY, "48 bytes");
+    CHECK_FAILS(featinv_array_read(got, sizeof got, NULL, scratch("a.npy"), NULL, FEATINV_DTYPE_U8),
+                FEATINV_ERROR_SHAPE, "float32, not uint8");
     CHECK_FAILS(featinv_array_read(got, sizeof got, NULL, scratch("a.npy"), "x", 0),
                 FEATINV_ERROR_NOT_FOUND, "'x'");
     CHECK_FAILS(featinv_array_read(got, sizeof got, NULL, NULL, NULL, 0), FEATINV_ERROR_ARGUMENT,
@@ -110,14 +111,14 @@ static void writing_refuses(void **state) {
                 "x.bin");
     CHECK_FAILS(featinv_array_write(scratch("x.npz"), two, twice, 2, 0), FEATINV_ERROR_ARGUMENT,
                 "named x");
-    CHECK_FAILS(featinv_array_write(scratch("x.npz"), two, nameless, 2, 0),
-                FEATINV_ERROR_ARGUMENT, "array 1");
+    CHECK_FAILS(featinv_array_write(scratch("x.npz"), two, nameless, 2, 0), FEATINV_ERROR_ARGUMENT,
+                "array 1");
     CHECK_FAILS(featinv_array_write(scratch("x.npy"), &brain, NULL, 1, 0), FEATINV_ERROR_ARGUMENT,
                 "bfloat16");
     CHECK_FAILS(featinv_array_write(scratch("x.npz"), &brain, NULL, 1, 1), FEATINV_ERROR_ARGUMENT,
                 "bfloat16");
-    CHECK_FAILS(featinv_array_write(scratch("x.npz"), &unknown, NULL, 1, 1),
-                FEATINV_ERROR_ARGUMENT, "dtype");
+    CHECK_FAILS(featinv_array_write(scratch("x.npz"), &unknown, NULL, 1, 1), FEATINV_ERROR_ARGUMENT,
+                "dtype");
     assert_int_equal(scratch_entries(0), before);
 }
 
@@ -138,10 +139,8 @@ static void headers_are_aligned(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(npy_there_and_back),
-        cmocka_unit_test(npz_there_and_back),
-        cmocka_unit_test(names_of_an_archive),
-        cmocka_unit_test(writing_refuses),
+        cmocka_unit_test(npy_there_and_back),  cmocka_unit_test(npz_there_and_back),
+        cmocka_unit_test(names_of_an_archive), cmocka_unit_test(writing_refuses),
         cmocka_unit_test(headers_are_aligned),
     };
     return cmocka_run_group_tests(tests, scratch_make, scratch_remove);

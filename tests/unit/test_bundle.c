@@ -40,13 +40,15 @@ static void each_fault_of_the_manifest_refuses(void **state) {
     static const refusal cases[] = {
         {"\"featinv-bundle\"\1\"other\"", FEATINV_ERROR_BUNDLE, "`format`"},
         {"\"version\": 1\1\"version\": 2", FEATINV_ERROR_VERSION, "`version` is 2"},
-        {"\"version\": 1\1\"version\": \"1\"", FEATINV_ERROR_BUNDLE, "`version` must be an integer"},
+        {"\"version\": 1\1\"version\": \"1\"", FEATINV_ERROR_BUNDLE,
+         "`version` must be an integer"},
         {"\"torchscript\"\1\"onnx\"", FEATINV_ERROR_VERSION, "`backend` is \"onnx\""},
         {"\"name\": \"fake\", \1", FEATINV_ERROR_BUNDLE, "`name` is missing"},
         {"\"files\": {\1\"file\": {", FEATINV_ERROR_BUNDLE, "`files` is missing"},
         {"\"unet.ts\"\1\"../unet.ts\"", FEATINV_ERROR_BUNDLE, "plain relative file name"},
         {"\"unet.ts\"\1\"/unet.ts\"", FEATINV_ERROR_BUNDLE, "plain relative file name"},
-        {"\"unet.ts\"\1\"nothere.ts\"", FEATINV_ERROR_BUNDLE, "unet.ts: the manifest does not list"},
+        {"\"unet.ts\"\1\"nothere.ts\"", FEATINV_ERROR_BUNDLE,
+         "unet.ts: the manifest does not list"},
         {"\"unet.ts\": {\"sha256\": \"\1\"unet.ts\": {\"sha256\": \"Z", FEATINV_ERROR_BUNDLE,
          "64 lower-case hex"},
         {"\"head\": \"linear\"\1\"head\": \"round\"", FEATINV_ERROR_BUNDLE, "`backbone.head`"},
@@ -102,7 +104,8 @@ static void other_files_refuse(void **state) {
     featinv_model_release(model);
 
     put("unet.ts", "model.a 2 2\nmodel.c 2 2\n", 24); /* same size, other bytes */
-    CHECK_FAILS(featinv_model_open(&model, bundle_dir, NULL), FEATINV_ERROR_HASH, "unet.ts: SHA-256");
+    CHECK_FAILS(featinv_model_open(&model, bundle_dir, NULL), FEATINV_ERROR_HASH,
+                "unet.ts: SHA-256");
     put("unet.ts", "short", 5);
     CHECK_FAILS(featinv_model_open(&model, bundle_dir, NULL), FEATINV_ERROR_HASH, "5 bytes");
     assert_int_equal(unlink(in_bundle("unet.ts")), 0);

@@ -179,10 +179,9 @@ static void arrays(void **state) {
 static void weights(void **state) {
     (void)state;
     char bytes[400] = {0};
-    const char *header =
-        "{\"__metadata__\":{\"format\":\"pt\"},"
-        "\"a.weight\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]},"
-        "\"b\":{\"dtype\":\"F16\",\"shape\":[],\"data_offsets\":[24,26]}}";
+    const char *header = "{\"__metadata__\":{\"format\":\"pt\"},"
+                         "\"a.weight\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]},"
+                         "\"b\":{\"dtype\":\"F16\",\"shape\":[],\"data_offsets\":[24,26]}}";
     bytes[0] = (char)strlen(header);
     memcpy(bytes + 8, header, strlen(header));
     (void)scratch_file("a.safetensors", bytes, 8 + strlen(header) + 26);

@@ -61,7 +61,7 @@ static void jpeg_comes_back_close(void **state) {
 /* A 2 x 3 picture a b / c d / e f, turned as each orientation says. */
 static void orientations_turn(void **state) {
     (void)state;
-    static const char *const turned[9] = {"", "abcdef", "badcfe", "fedcba", "efcdab",
+    static const char *const turned[9] = {"",       "abcdef", "badcfe", "fedcba", "efcdab",
                                           "acebdf", "ecafdb", "fdbeca", "bdface"};
     uint8_t in[18], out[18];
     for (int i = 0; i < 18; i++)
@@ -77,7 +77,8 @@ static void orientations_turn(void **state) {
 static void exif_blocks(void **state) {
     (void)state;
 #define HEAD "II*\0\x08\0\0\0\x01\0"
-#define CASE(bytes, orientation) {(const uint8_t *)(bytes), sizeof(bytes) - 1, orientation}
+#define CASE(bytes, orientation)                                                                   \
+    { (const uint8_t *)(bytes), sizeof(bytes) - 1, orientation }
     static const struct {
         const uint8_t *bytes;
         size_t size;
@@ -142,12 +143,9 @@ static void writing_refuses(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(png_there_and_back),
-        cmocka_unit_test(rows_may_lie_apart),
-        cmocka_unit_test(jpeg_comes_back_close),
-        cmocka_unit_test(orientations_turn),
-        cmocka_unit_test(exif_blocks),
-        cmocka_unit_test(reading_refuses),
+        cmocka_unit_test(png_there_and_back),    cmocka_unit_test(rows_may_lie_apart),
+        cmocka_unit_test(jpeg_comes_back_close), cmocka_unit_test(orientations_turn),
+        cmocka_unit_test(exif_blocks),           cmocka_unit_test(reading_refuses),
         cmocka_unit_test(writing_refuses),
     };
     return cmocka_run_group_tests(tests, scratch_make, scratch_remove);

@@ -317,8 +317,8 @@ static void cosine_refuses(void **state) {
         {"infinite centre", &result, &ta, &ta, bad_centre, FEATINV_ERROR_VALUE},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        featinv_status status = featinv_cosine(cases[i].result, NULL, NULL, cases[i].a, cases[i].b,
-                                               cases[i].centre);
+        featinv_status status =
+            featinv_cosine(cases[i].result, NULL, NULL, cases[i].a, cases[i].b, cases[i].centre);
         if (status != cases[i].status || !*featinv_last_error())
             fail_msg("%s: %s, not %s", cases[i].name, featinv_status_name(status),
                      featinv_status_name(cases[i].status));
@@ -330,9 +330,8 @@ static void cosine_refuses(void **state) {
 static void spread_is_the_deviation_over_samples(void **state) {
     (void)state;
     /* two pixels, three samples: constant; and channels with deviations sqrt(8/3), 0, sqrt(2/3) */
-    uint8_t bytes[3][2][3] = {{{9, 200, 255}, {0, 7, 1}},
-                              {{9, 200, 255}, {2, 7, 2}},
-                              {{9, 200, 255}, {4, 7, 3}}};
+    uint8_t bytes[3][2][3] = {
+        {{9, 200, 255}, {0, 7, 1}}, {{9, 200, 255}, {2, 7, 2}}, {{9, 200, 255}, {4, 7, 3}}};
     int64_t shape[4] = {3, 1, 2, 3};
     float spread[2];
     featinv_tensor samples = featinv_tensor_view(bytes, FEATINV_DTYPE_U8, 4, shape);

@@ -170,13 +170,13 @@ static void results_hold_every_field(void **state) {
         json_decref(want);
     }
     assert_int_equal(json_integer_value(json_object_get(json_array_get(items, 1), "sample")), 1);
-    json_t *want = json_pack("{s:f, s:n, s:f, s:f, s:i, s:i, s:f, s:f, s:i, s:f, s:i, s:s, s:s, "
-                             "s:s, s:s, s:s}",
-                             "cosine_median", 0.97, "cosine_centred", "match_top1", 0.0,
-                             "match_top5", 1.0, "images", 2, "errors", 1, "seconds", 12.5,
-                             "seconds_per_sample", 0.5, "steps", 50, "scale", 1.75, "samples", 1,
-                             "device", "cpu", "dtype", "fp32", "bundle", "tiny", "bundle_sha256",
-                             "abc", "version", featinv_version());
+    json_t *want =
+        json_pack("{s:f, s:n, s:f, s:f, s:i, s:i, s:f, s:f, s:i, s:f, s:i, s:s, s:s, "
+                  "s:s, s:s, s:s}",
+                  "cosine_median", 0.97, "cosine_centred", "match_top1", 0.0, "match_top5", 1.0,
+                  "images", 2, "errors", 1, "seconds", 12.5, "seconds_per_sample", 0.5, "steps", 50,
+                  "scale", 1.75, "samples", 1, "device", "cpu", "dtype", "fp32", "bundle", "tiny",
+                  "bundle_sha256", "abc", "version", featinv_version());
     assert_non_null(want);
     if (!json_equal(want, json_object_get(root, "summary")))
         fail_msg("the summary differs: %s", text);
@@ -198,8 +198,9 @@ static void unknown_values_are_null(void **state) {
     (void)items_of(text, &root);
     summary = json_object_get(root, "summary");
     static const char *const keys[] = {"cosine_median", "cosine_centred", "match_top1",
-                                       "match_top5", "seconds", "seconds_per_sample", "steps",
-                                       "scale", "device", "dtype", "bundle_sha256"};
+                                       "match_top5",    "seconds",        "seconds_per_sample",
+                                       "steps",         "scale",          "device",
+                                       "dtype",         "bundle_sha256"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (!json_is_null(json_object_get(summary, keys[i])))
             fail_msg("%s is not null in %s", keys[i], text);
@@ -220,9 +221,8 @@ static void the_page_inlines_pictures_and_escapes_text(void **state) {
                                 .score = &good_score,
                                 .class_original = "a<b",
                                 .class_sample = "c&d"};
-    featinv_report_item failed = {.struct_size = sizeof failed,
-                                  .input = "<i>.png",
-                                  .error = "<b>no</b>"};
+    featinv_report_item failed = {
+        .struct_size = sizeof failed, .input = "<i>.png", .error = "<b>no</b>"};
     assert_int_equal(featinv_report_add(report, &item), FEATINV_OK);
     assert_int_equal(featinv_report_add(report, &failed), FEATINV_OK);
     assert_int_equal(featinv_report_write(report, 1, 1), FEATINV_OK);
@@ -249,8 +249,8 @@ static void the_page_inlines_pictures_and_escapes_text(void **state) {
 /* Base64 of 0 to 5 bytes (RFC 4648, section 10). */
 static void base64_is_padded(void **state) {
     (void)state;
-    static const char *const cases[][2] = {{"f", "Zg=="},     {"fo", "Zm8="},
-                                           {"foo", "Zm9v"},   {"foob", "Zm9vYg=="},
+    static const char *const cases[][2] = {{"f", "Zg=="},         {"fo", "Zm8="},
+                                           {"foo", "Zm9v"},       {"foob", "Zm9vYg=="},
                                            {"fooba", "Zm9vYmE="}, {"foobar", "Zm9vYmFy"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         featinv_report *report = create(NULL);

@@ -43,8 +43,8 @@ static void check_part(featinv_filter filter) {
     for (int32_t i = 0; i < y.count; i++)
         if (memcmp(part + (size_t)i * row,
                    whole + ((size_t)(y.begin + i) * (size_t)to_width + (size_t)x.begin) * 3, row))
-            fail_msg("%d x %d to %d x %d, columns %d + %d: row %d of %d + %d differs", width, height,
-                     to_width, to_height, (int)x.begin, x.count, i, (int)y.begin, y.count);
+            fail_msg("%d x %d to %d x %d, columns %d + %d: row %d of %d + %d differs", width,
+                     height, to_width, to_height, (int)x.begin, x.count, i, (int)y.begin, y.count);
     free(part);
     free(whole);
     free(pixels);
@@ -60,7 +60,8 @@ static void parts_are_those_of_the_whole(void **unused) {
  * arithmetic on the middle of the picture. Weights then differ by their last rounding. */
 static void check_long(bool upright) {
     enum { SHORT = 4, LONG = 1000 * 1000, MIDDLE = 400, SIZE = 96, FACTOR = 30 };
-    fi_preprocess p = {.height = SIZE, .width = SIZE, .filter = FEATINV_FILTER_BICUBIC, .crop = 0.8};
+    fi_preprocess p = {
+        .height = SIZE, .width = SIZE, .filter = FEATINV_FILTER_BICUBIC, .crop = 0.8};
     int32_t width = upright ? SHORT : LONG, height = upright ? LONG : SHORT;
     uint8_t *pixels = random_pixels(width, height);
     static uint8_t got[SIZE * SIZE * 3], wanted[SIZE * SIZE * 3];
@@ -102,7 +103,8 @@ static void longer_than_an_integer(void **unused) {
     memset(pixels + (size_t)LONG / 2 * 3, 200, (size_t)LONG / 2 * 3);
     featinv_image image = {pixels, 1, LONG, 0};
     CHECK_OK(fi_preprocess_crop(out, &p, &image));
-    /* the middle of the upper pixel lies 144 rows above the edge, that of the lower one 144 below */
+    /* the middle of the upper pixel lies 144 rows above the edge, that of the lower one 144 below
+     */
     for (int y = 0; y < SIZE; y++) {
         int wanted = (int)(10 + 190 * (y + 0.5) / SIZE + 0.5);
         assert_int_equal(out[(size_t)y * SIZE * 3], wanted);

@@ -16,14 +16,16 @@ static const char *file_of(const char *header, uint64_t length, size_t data) {
 }
 
 #define F32(name, shape, begin, end)                                                               \
-    "\"" name "\":{\"dtype\":\"F32\",\"shape\":[" shape "],\"data_offsets\":[" #begin "," #end "]}"
+    "\"" name "\":{\"dtype\":\"F32\",\"shape\":[" shape "],\"data_offsets\":[" #begin "," #end "]" \
+                                                                                               "}"
 
 static void entries_come_in_the_order_of_their_data(void **state) {
     (void)state;
     fi_safetensors header;
-    const char *text = "{\"__metadata__\":{\"format\":\"pt\"}," F32("b", "2,3", 6, 30) ","
-                       "\"a\":{\"dtype\":\"BF16\",\"shape\":[3],\"data_offsets\":[0,6]},"
-                       F32("none", "0,3", 30, 30) "," F32("scalar", "", 30, 34) "}   ";
+    const char *text = "{\"__metadata__\":{\"format\":\"pt\"}," F32(
+        "b", "2,3", 6, 30) ","
+                           "\"a\":{\"dtype\":\"BF16\",\"shape\":[3],\"data_offsets\":[0,6]}," F32(
+                               "none", "0,3", 30, 30) "," F32("scalar", "", 30, 34) "}   ";
     CHECK_OK(fi_safetensors_open(&header, file_of(text, 0, 34)));
     assert_int_equal(header.count, 4);
     assert_int_equal(header.header_bytes, 8 + strlen(text));
@@ -57,11 +59,12 @@ static void every_dtype(void **state) {
         featinv_dtype dtype;
         int size;
     } cases[] = {
-        {"F64", FEATINV_DTYPE_F64, 8}, {"F32", FEATINV_DTYPE_F32, 4}, {"F16", FEATINV_DTYPE_F16, 2},
-        {"BF16", FEATINV_DTYPE_BF16, 2}, {"I64", FEATINV_DTYPE_I64, 8},
-        {"I32", FEATINV_DTYPE_I32, 4}, {"I16", FEATINV_DTYPE_I16, 2}, {"I8", FEATINV_DTYPE_I8, 1},
-        {"U64", FEATINV_DTYPE_U64, 8}, {"U32", FEATINV_DTYPE_U32, 4},
-        {"U16", FEATINV_DTYPE_U16, 2}, {"U8", FEATINV_DTYPE_U8, 1},
+        {"F64", FEATINV_DTYPE_F64, 8},   {"F32", FEATINV_DTYPE_F32, 4},
+        {"F16", FEATINV_DTYPE_F16, 2},   {"BF16", FEATINV_DTYPE_BF16, 2},
+        {"I64", FEATINV_DTYPE_I64, 8},   {"I32", FEATINV_DTYPE_I32, 4},
+        {"I16", FEATINV_DTYPE_I16, 2},   {"I8", FEATINV_DTYPE_I8, 1},
+        {"U64", FEATINV_DTYPE_U64, 8},   {"U32", FEATINV_DTYPE_U32, 4},
+        {"U16", FEATINV_DTYPE_U16, 2},   {"U8", FEATINV_DTYPE_U8, 1},
         {"BOOL", FEATINV_DTYPE_BOOL, 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -120,9 +123,9 @@ static void refuses_hostile_headers(void **state) {
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         fi_safetensors header;
-        CHECK_FAILS(fi_safetensors_open(&header, file_of(cases[i].header, cases[i].length,
-                                                         cases[i].data)),
-                    FEATINV_ERROR_FORMAT, cases[i].text);
+        CHECK_FAILS(
+            fi_safetensors_open(&header, file_of(cases[i].header, cases[i].length, cases[i].data)),
+            FEATINV_ERROR_FORMAT, cases[i].text);
         assert_null(header.entries);
     }
 }

@@ -90,8 +90,8 @@ static void lanes_are_map_major_whatever_the_batch(void **state) {
             for (int lane = 0; lane < LANES; lane++)
                 for (int i = 0; i < LATENT; i++)
                     if (fabsf(latents[lane * LATENT + i] - expected(lane, i, 5, noisy)) > 1e-5f)
-                        fail_msg("batch %d, lane %d, element %d: %g, wanted %g", batches[b], lane, i,
-                                 (double)latents[lane * LATENT + i],
+                        fail_msg("batch %d, lane %d, element %d: %g, wanted %g", batches[b], lane,
+                                 i, (double)latents[lane * LATENT + i],
                                  (double)expected(lane, i, 5, noisy));
             featinv_session_destroy(s);
         }
@@ -455,8 +455,9 @@ static void parts_check_their_shapes(void **state) {
     x[0] = 2.0f;
     CHECK_OK(featinv_denoise(&p, s, &xt, &ts, &c, &m, &options));
     assert_true(prediction[0] > 0.99f && prediction[0] < 1.01f && r1[5] > 0.99f);
-    CHECK_OK(featinv_denoise(NULL, s, NULL, NULL, NULL, &m,
-                             &(featinv_denoise_options){.struct_size = sizeof options, .hint = &h}));
+    CHECK_OK(
+        featinv_denoise(NULL, s, NULL, NULL, NULL, &m,
+                        &(featinv_denoise_options){.struct_size = sizeof options, .hint = &h}));
     options.residual_count = 1;
     CHECK_FAILS(featinv_denoise(&p, s, &xt, &ts, &c, &m, &options), FEATINV_ERROR_SHAPE,
                 "1 residual");

@@ -12,14 +12,22 @@ static void dtypes_have_names_and_sizes(void **state) {
         size_t size;
         const char *name;
     } cases[] = {
-        {FEATINV_DTYPE_F32, 4, "float32"}, {FEATINV_DTYPE_F16, 2, "float16"},
-        {FEATINV_DTYPE_BF16, 2, "bfloat16"}, {FEATINV_DTYPE_F64, 8, "float64"},
-        {FEATINV_DTYPE_U8, 1, "uint8"}, {FEATINV_DTYPE_I32, 4, "int32"},
-        {FEATINV_DTYPE_I64, 8, "int64"}, {FEATINV_DTYPE_BOOL, 1, "bool"},
-        {FEATINV_DTYPE_I8, 1, "int8"}, {FEATINV_DTYPE_I16, 2, "int16"},
-        {FEATINV_DTYPE_U16, 2, "uint16"}, {FEATINV_DTYPE_U32, 4, "uint32"},
-        {FEATINV_DTYPE_U64, 8, "uint64"}, {FEATINV_DTYPE_NONE, 0, "unknown"},
-        {14, 0, "unknown"}, {-1, 0, "unknown"},
+        {FEATINV_DTYPE_F32, 4, "float32"},
+        {FEATINV_DTYPE_F16, 2, "float16"},
+        {FEATINV_DTYPE_BF16, 2, "bfloat16"},
+        {FEATINV_DTYPE_F64, 8, "float64"},
+        {FEATINV_DTYPE_U8, 1, "uint8"},
+        {FEATINV_DTYPE_I32, 4, "int32"},
+        {FEATINV_DTYPE_I64, 8, "int64"},
+        {FEATINV_DTYPE_BOOL, 1, "bool"},
+        {FEATINV_DTYPE_I8, 1, "int8"},
+        {FEATINV_DTYPE_I16, 2, "int16"},
+        {FEATINV_DTYPE_U16, 2, "uint16"},
+        {FEATINV_DTYPE_U32, 4, "uint32"},
+        {FEATINV_DTYPE_U64, 8, "uint64"},
+        {FEATINV_DTYPE_NONE, 0, "unknown"},
+        {14, 0, "unknown"},
+        {-1, 0, "unknown"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         assert_int_equal(fi_dtype_size(cases[i].dtype), cases[i].size);
@@ -40,8 +48,8 @@ static void sizes_are_checked(void **state) {
         int fits;
         size_t bytes;
     } cases[] = {
-        {{0}, 0, 1, 4},        {{2, 3, 4}, 3, 1, 96},  {{2, 0, 4}, 3, 1, 0},
-        {{-1}, 1, 0, 0},       {{-1, -1}, 2, 0, 0},    {{big, 2}, 2, 0, 0},
+        {{0}, 0, 1, 4},           {{2, 3, 4}, 3, 1, 96},    {{2, 0, 4}, 3, 1, 0},
+        {{-1}, 1, 0, 0},          {{-1, -1}, 2, 0, 0},      {{big, 2}, 2, 0, 0},
         {{0, big, big}, 3, 0, 0}, {{big, big, 0}, 3, 0, 0}, {{INT64_MAX}, 1, 0, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -75,15 +83,15 @@ static void views_are_checked(void **state) {
                 FEATINV_ERROR_ARGUMENT, "maps: the tensor is NULL");
     CHECK_FAILS(fi_tensor_data(&got, &view, "maps", FEATINV_DTYPE_F32, 2, other),
                 FEATINV_ERROR_SHAPE, "maps: shape is (2, 3), not (-1, 4)");
-    CHECK_FAILS(fi_tensor_data(&got, &view, "maps", FEATINV_DTYPE_F32, 1, any),
-                FEATINV_ERROR_SHAPE, "maps: shape is (2, 3), not (-1,)");
-    CHECK_FAILS(fi_tensor_data(&got, &view, "maps", FEATINV_DTYPE_U8, 2, any),
-                FEATINV_ERROR_SHAPE, "maps: dtype is float32, not uint8");
+    CHECK_FAILS(fi_tensor_data(&got, &view, "maps", FEATINV_DTYPE_F32, 1, any), FEATINV_ERROR_SHAPE,
+                "maps: shape is (2, 3), not (-1,)");
+    CHECK_FAILS(fi_tensor_data(&got, &view, "maps", FEATINV_DTYPE_U8, 2, any), FEATINV_ERROR_SHAPE,
+                "maps: dtype is float32, not uint8");
 
     featinv_tensor bad = view;
     bad.shape = negative;
-    CHECK_FAILS(fi_tensor_data(&got, &bad, "maps", FEATINV_DTYPE_F32, 2, any),
-                FEATINV_ERROR_SHAPE, "negative or too large");
+    CHECK_FAILS(fi_tensor_data(&got, &bad, "maps", FEATINV_DTYPE_F32, 2, any), FEATINV_ERROR_SHAPE,
+                "negative or too large");
     bad = view;
     bad.data = NULL;
     CHECK_FAILS(fi_tensor_data(&got, &bad, "maps", FEATINV_DTYPE_F32, 2, any),
@@ -263,9 +271,9 @@ static void halves_become_floats(void **state) {
     const struct {
         uint16_t half;
         float value;
-    } cases[] = {{0x0000, 0.0f}, {0x0001, 0x1p-24f}, {0x03ff, 1023 * 0x1p-24f},
-                 {0x0400, 0x1p-14f}, {0x3c00, 1.0f}, {0xc000, -2.0f}, {0x7bff, 65504.0f},
-                 {0xfc00, -INFINITY}};
+    } cases[] = {{0x0000, 0.0f},     {0x0001, 0x1p-24f}, {0x03ff, 1023 * 0x1p-24f},
+                 {0x0400, 0x1p-14f}, {0x3c00, 1.0f},     {0xc000, -2.0f},
+                 {0x7bff, 65504.0f}, {0xfc00, -INFINITY}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         assert_true(fi_half_to_float(cases[i].half) == cases[i].value);
     assert_true(signbit(fi_half_to_float(0x8000)));
