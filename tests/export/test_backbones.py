@@ -64,7 +64,8 @@ def programs_agree(vision: Backbone, out: Path) -> dict[str, object]:
 MODELS = [
     ("timm:resnet18", 64, "nchw", 0, 2, "linear"),
     ("timm:convnext_atto", 64, "nchw", 0, 2, "layernorm-linear"),
-    ("timm:swinv2_cr_tiny_224", None, "nhwc", 0, 7, "none"),
+    ("timm:swinv2_cr_tiny_224", None, "nchw", 0, 7, "linear"),
+    ("timm:swinv2_tiny_window8_256", None, "nhwc", 0, 8, "linear"),
     ("timm:vit_tiny_patch16_224", 64, "tokens", 1, 4, "none"),
     ("timm:vit_small_patch14_reg4_dinov2", 56, "tokens", 5, 4, "none"),
     ("torchvision:resnet18", 64, "nchw", 0, 2, "linear"),
