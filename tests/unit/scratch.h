@@ -51,6 +51,7 @@ static inline const char *scratch(const char *name) {
 
 static inline const char *scratch_file(const char *name, const void *bytes, size_t size) {
     const char *path = scratch(name);
+    (void)unlink(path); /* a file truncated instead is flushed to the disk by ext4 on closing */
     FILE *file = fopen(path, "wb");
     assert_non_null(file);
     assert_int_equal(fwrite(bytes, 1, size, file), size);
