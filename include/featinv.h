@@ -171,7 +171,8 @@ typedef int32_t featinv_filter;
 enum { FEATINV_FILTER_BILINEAR = 0, FEATINV_FILTER_BICUBIC = 1 };
 
 /** Reads a PNG or JPEG file (by content, not by suffix) as Pillow's convert("RGB") does: alpha
- *  dropped, gamma and ICC ignored, EXIF orientation applied, 16-bit samples by their high byte.
+ *  dropped, gamma and ICC ignored, EXIF orientation applied. Samples of 16 bits keep their high byte;
+ *  Pillow does so for RGB but clips 16-bit grey, so there the pixels differ on purpose.
  *  pixels: capacity bytes, filled with height * width * 3; NULL asks for the size only (the header
  *  is read). max_pixels: 0 means 64 * 2^20. Errors: NOT_FOUND, READ, FORMAT, LIMIT, CAPACITY. */
 FEATINV_API featinv_status featinv_image_read(uint8_t *pixels, size_t capacity, int32_t *width,
