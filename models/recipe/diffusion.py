@@ -186,11 +186,10 @@ class Controlled(nn.Module):
         return self.unet(x, t, context, self.control(x, t, context, maps))
 
 
-def train_control(prompted: Prompted, train: Latents, valid: Latents, folder: Path, plan: Plan,
+def train_control(model: Controlled, train: Latents, valid: Latents, folder: Path, plan: Plan,
                   compiled: bool = True) -> Controlled:
     """Train the ControlNet; hint and prompt are dropped independently with probability 0.1."""
-    torch.manual_seed(plan.seed)
-    model = Controlled(prompted).to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)
     run: Callable[..., Tensor] = torch.compile(model) if compiled else model
 
     def loss_of(draw: Draw) -> tuple[Tensor, dict[str, float]]:

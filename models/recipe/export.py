@@ -2,6 +2,7 @@
 """Write models/scenes and models/judge from the checkpoints, whatever their state.
 
     python models/recipe/export.py [--folder build/recipe] [-o models] [--steps 20]
+    python models/recipe/export.py --only features    # features.npz of the bundles that are there
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import nets
 import torch
 from autoencode import standardise_by
 from backbones import maps_of
-from data import TRAIN_COUNT, TRAIN_SEED, cached_set
+from data import TRAIN_COUNT, TRAIN_SEED, Scenes, cached_set
 from diffusion import BETA_END, BETA_START, TIMESTEPS, Controlled, Prompted
 from scenes import CLASSES, LIGHTS, OBJECTS, SKIES
 from train import PLANS, average_of, load_backbone
 
-from featinv.export import Defaults, Diffusion, backbone, write_bundle
+from featinv.export import (Defaults, Diffusion, FeatureStatistics, backbone, feature_statistics,
+                            update_features, write_bundle)
 
 JUDGE_CLASSES = tuple(f"{o}, light from the {side}, {s} sky"
                       for o in OBJECTS for side in LIGHTS for s in SKIES)
@@ -56,6 +58,18 @@ def plain(module: torch.nn.Module) -> torch.nn.Module:
     return module.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
 
 
+def scenes_features(folder: Path) -> FeatureStatistics:
+    """Statistics of the maps that the ControlNet was trained on."""
+    kept = torch.load(folder / "maps.pt", weights_only=True)
+    return feature_statistics(kept["train"], kept["mean"].numpy())
+
+
+def judge_features(folder: Path, train: Scenes) -> FeatureStatistics:
+    """Statistics of the judge's maps of the first 2,000 training scenes."""
+    judge = plain(load_backbone(folder, "judge"))
+    return feature_statistics(maps_of(judge, train.images[:2000])[0])
+
+
 def main() -> None:
     """Export both bundles."""
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -64,9 +78,14 @@ def main() -> None:
     ap.add_argument("--scale", type=float, default=1.75, help="default guidance")
     ap.add_argument("--hint-scale", type=float, default=1.75, help="default guidance of the map")
     ap.add_argument("--steps", type=int, default=20, help="default number of steps")
+    ap.add_argument("--only", choices=("features",), help="change no other file of the bundles")
     args = ap.parse_args()
     torch.set_num_threads(1)
     train = cached_set(args.folder, TRAIN_SEED, TRAIN_COUNT)
+    if args.only:
+        update_features(args.out / "scenes", scenes_features(args.folder))
+        update_features(args.out / "judge", judge_features(args.folder, train))
+        return
     provenance = {"recipe": "models/recipe", "training_seeds": [TRAIN_SEED, TRAIN_COUNT],
                   "stages": history(args.folder), "license": "Apache-2.0"}
     image = dict(input=64, mean=nets.MEAN, std=nets.STD)
@@ -74,10 +93,11 @@ def main() -> None:
     prompted = average_of(Prompted(), args.folder, "base")
     contexts = prompted.prompts.contexts()
     controlled = Controlled(prompted)
-    if (args.folder / "control.pt").exists():
-        average_of(controlled, args.folder, "control")
+    for stage in ("polish", "control"):
+        if (args.folder / f"{stage}.pt").exists():
+            average_of(controlled, args.folder, stage)
+            break
     autoencoder, scale = load_autoencoder(args.folder)
-    kept = torch.load(args.folder / "maps.pt", weights_only=True)
     write_bundle(
         args.out / "scenes", name="scenes",
         backbone=backbone(plain(load_backbone(args.folder, "classifier")), "layer4",
@@ -88,16 +108,15 @@ def main() -> None:
                             beta_end=BETA_END),
         defaults=Defaults(steps=args.steps, scale=args.scale, hint_scale=args.hint_scale),
         contexts=contexts,
-        feature_mean=kept["mean"].numpy(), dtype="fp16", force=True, provenance=provenance,
+        features=scenes_features(args.folder), dtype="fp16", force=True, provenance=provenance,
         report=print)
     if (args.folder / "judge.pt").exists():
         judge = plain(load_backbone(args.folder, "judge"))
-        mean = maps_of(judge, train.images[:2000])[0].mean((0, 2, 3))
         write_bundle(
             args.out / "judge", name="judge",
             backbone=backbone(judge, "stages", classes=JUDGE_CLASSES, name="convnext", **image),
-            feature_mean=mean.numpy(), dtype="fp16", force=True, provenance=provenance,
-            report=print)
+            features=judge_features(args.folder, train), dtype="fp16", force=True,
+            provenance=provenance, report=print)
     for bundle in ("scenes", "judge"):
         size = sum(f.stat().st_size for f in (args.out / bundle).rglob("*") if f.is_file())
         print(f"{bundle}: {size / 1e6:.2f} MB")

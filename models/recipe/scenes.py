@@ -130,17 +130,16 @@ def smooth_noise(rng: np.random.Generator, x: Array, y: Array, cells: int = 24) 
 
     The grid of values is drawn once per call; x and y broadcast to the returned shape.
     """
-    grid = rng.uniform(-1.0, 1.0, (cells, cells)).astype(F)
+    grid = rng.uniform(-1.0, 1.0, cells * cells).astype(F)
     x, y = np.broadcast_arrays(x, y)
     x0, y0 = np.floor(x), np.floor(y)
     fx, fy = x - x0, y - y0
     fx, fy = fx * fx * (F(3) - F(2) * fx), fy * fy * (F(3) - F(2) * fy)
     i, j = x0.astype(np.int32) % cells, y0.astype(np.int32) % cells
     i1, j1 = (i + 1) % cells, (j + 1) % cells
-    flat = grid.ravel()
     j, j1 = j * cells, j1 * cells
-    top = mix(flat[j + i], flat[j + i1], fx)
-    return mix(top, mix(flat[j1 + i], flat[j1 + i1], fx), fy)
+    top = mix(grid[j + i], grid[j + i1], fx)
+    return mix(top, mix(grid[j1 + i], grid[j1 + i1], fx), fy)
 
 
 # ---------------------------------------------------------------- painting
@@ -340,11 +339,8 @@ def draw_snowman(b: Brush, colour: Array, second: Array, look: dict[str, float])
     b.paint("hat", box(u, v, 0, 0.785, 0.21, 0.032), colour * 0.8)
 
 
-DRAW = {
-    "house": draw_house, "tree": draw_tree, "car": draw_car, "boat": draw_boat,
-    "ball": draw_ball, "mushroom": draw_mushroom, "balloon": draw_balloon,
-    "snowman": draw_snowman,
-}  # fmt: skip
+DRAW = dict(zip(OBJECTS, (draw_house, draw_tree, draw_car, draw_boat, draw_ball, draw_mushroom,
+                          draw_balloon, draw_snowman), strict=True))
 # Height and half width of each object for a size of one, and how it leans (radians at most).
 HEIGHT = {"house": 0.86, "tree": 1.08, "car": 0.78, "boat": 1.0, "ball": 0.74, "mushroom": 0.86,
           "balloon": 1.02, "snowman": 1.04}  # fmt: skip
@@ -461,8 +457,7 @@ def draw_factors(rng: np.random.Generator) -> dict[str, Any]:
         gap = HALF_WIDTH[kind] * main["size"] * HEIGHT[kind]
         thing["x"] = round(float(np.clip(main["x"] + side * (gap + rng.uniform(0.11, 0.22)),
                                          0.11, 0.89)), 4)
-        thing["y"] = round(f["horizon"] + float(rng.uniform(0.07, 0.20)), 4)
-        thing["shadow_y"] = thing["y"]
+        thing["shadow_y"] = thing["y"] = round(f["horizon"] + float(rng.uniform(0.07, 0.20)), 4)
         if thing["object"] == "balloon":
             thing["y"] = round(float(rng.uniform(0.26, 0.40)), 4)
         f["small"].append(thing)
@@ -524,8 +519,8 @@ def paint_ground(rng: np.random.Generator, f: dict[str, Any], image: Array, regi
     u, v = (x - F(0.5)) * zoom * F(SIZE), np.sqrt(depth + F(0.02)) * F(SIZE * 0.62)
     kind = f["ground"]
     if kind == "grass":
-        tone = smooth_noise(rng, u / F(4), v / F(6)) * F(0.75) + smooth_noise(rng, u / F(11),
-                                                                           v / F(9)) * F(0.6)
+        tone = smooth_noise(rng, u / F(4), v / F(6)) * F(0.75)
+        tone = tone + smooth_noise(rng, u / F(11), v / F(9)) * F(0.6)
     elif kind == "sand":
         bend = smooth_noise(rng, u / F(15), v / F(15)) * F(4.5)
         tone = np.sin((v + bend + u * F(0.12)) * F(0.85)) * F(0.7) + bend * F(0.12)
@@ -539,12 +534,10 @@ def paint_ground(rng: np.random.Generator, f: dict[str, Any], image: Array, regi
         bend = smooth_noise(rng, u / F(9), v / F(6)) * F(2.6)
         tone = np.sin((v + bend) * F(1.05)) * F(0.62)
         tone = tone + smooth_noise(rng, u / F(8), v / F(3)) * F(0.5)
-    tint = np.array(SKY_COLOURS[f["sky"]][2], F)
-    low = np.array(SKY_COLOURS[f["sky"]][1], F)
+    _, low, tint = (np.array(c, F) for c in SKY_COLOURS[f["sky"]])
     colour = mix(np.array(far, F), np.array(near, F), depth[..., None])
     grain = F(strength) * tone * (F(0.45) + F(0.55) * depth)
-    colour = colour * (F(1) + grain[..., None])
-    colour = colour * tint
+    colour = colour * (F(1) + grain[..., None]) * tint
     if kind == "water":
         colour = mix(colour, low, F(0.30) * (F(1) - depth[..., None]) + F(0.06))
     colour = colour + rng.uniform(-0.035, 0.035, 3).astype(F)

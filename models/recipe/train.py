@@ -16,11 +16,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import nets
 import torch
 from data import TRAIN_COUNT, TRAIN_SEED, VALID_COUNT, VALID_SEED, Scenes, cached_set
-from diffusion import Latents, Prompted, train_base, train_control
+from diffusion import Controlled, Latents, Prompted, train_base, train_control
 from loop import Plan, write_atomically
 
 STAGES = ("data", "classifier", "autoencoder", "prepare", "decoder", "judge", "base", "control",
-          "direct")
+          "polish", "direct")
 GENERATOR_COUNT = 30_000  # scenes that base and ControlNet see: the first of the training set
 PLANS = {
     "classifier": Plan("classifier", steps=2000, batch=64, lr=2e-3, decay=0.05, ema=0.998),
@@ -33,6 +33,8 @@ PLANS = {
                     warmup=20),
     "base": Plan("base", steps=5500, batch=32, lr=1.5e-3, ema=0.999, seed=5, warmup=200),
     "control": Plan("control", steps=4600, batch=32, lr=1.5e-3, ema=0.999, seed=6, warmup=100),
+    # A second cycle of the learning rate, from the first one's averaged weights.
+    "polish": Plan("polish", steps=9500, batch=32, lr=1.2e-3, ema=0.9995, seed=8, warmup=100),
     "direct": Plan("direct", steps=900, batch=64, lr=1.5e-3, ema=0.995, seed=7, warmup=100),
 }
 
@@ -43,10 +45,14 @@ def sets(folder: Path) -> tuple[Scenes, Scenes]:
             cached_set(folder, VALID_SEED, VALID_COUNT))
 
 
-def average_of(model: torch.nn.Module, folder: Path, stage: str) -> torch.nn.Module:
+def load_average(model: torch.nn.Module, folder: Path, stage: str) -> None:
     """A stage's averaged weights, from its checkpoint, whether it is finished or not."""
-    state = torch.load(folder / f"{stage}.pt", weights_only=True)
-    model.load_state_dict(state["average"])
+    model.load_state_dict(torch.load(folder / f"{stage}.pt", weights_only=True)["average"])
+
+
+def average_of(model: torch.nn.Module, folder: Path, stage: str) -> torch.nn.Module:
+    """The same, frozen, for use."""
+    load_average(model, folder, stage)
     return model.eval().requires_grad_(False)
 
 
@@ -108,9 +114,12 @@ def run(stage: str, folder: Path) -> None:
         prepare(train, valid, folder)
     elif stage == "base":
         train_base(*latents(folder, train, valid, False), folder, PLANS["base"])
-    elif stage == "control":
-        prompted = average_of(Prompted(), folder, "base")
-        train_control(prompted, *latents(folder, train, valid, True), folder, PLANS["control"])
+    elif stage in ("control", "polish"):
+        torch.manual_seed(PLANS[stage].seed)
+        model = Controlled(average_of(Prompted(), folder, "base"))
+        if stage == "polish":
+            load_average(model, folder, "control")
+        train_control(model, *latents(folder, train, valid, True), folder, PLANS[stage])
     elif stage == "direct":  # for comparison only
         from direct import train_direct
 

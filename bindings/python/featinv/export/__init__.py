@@ -10,8 +10,9 @@ or, with models in memory,
 """
 
 from .backbones import Backbone, backbone
-from .bundle import Base, Defaults, Diffusion, write_bundle
+from .bundle import Base, Defaults, Diffusion, update_features, write_bundle
 from .errors import BundleError, ExportError, InputError, UsageError
+from .features import FeatureStatistics, feature_statistics
 
 __all__ = [
     "Backbone",
@@ -20,8 +21,11 @@ __all__ = [
     "Defaults",
     "Diffusion",
     "ExportError",
+    "FeatureStatistics",
     "InputError",
     "UsageError",
     "backbone",
+    "feature_statistics",
+    "update_features",
     "write_bundle",
 ]

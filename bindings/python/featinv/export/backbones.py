@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError, UsageError, listing
+from .errors import InputError, UsageError, listing, refuse_keys
 from .weights import open_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -450,16 +450,8 @@ def _fill(model: nn.Module, weights: str, state: dict[str, Tensor]) -> None:
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     unexpected = sorted(state.keys() - own.keys())
     misshapen = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
-    problems = []
-    for what, keys in (
-        ("missing", missing),
-        ("unexpected", unexpected),
-        ("of another shape", misshapen),
-    ):
-        if keys:
-            problems.append(f"{len(keys)} keys {what} ({listing(keys)})")
-    if problems:
-        raise InputError(f"{weights}: {'; '.join(problems)}")
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    refuse_keys(weights, problems, listing)
     model.load_state_dict(state, strict=False)
 
 

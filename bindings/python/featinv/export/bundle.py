@@ -24,6 +24,7 @@ from .. import __version__
 from .backbones import Backbone
 from .check import check_programs
 from .errors import BundleError, ExportError, InputError, UsageError
+from .features import FeatureStatistics, feature_statistics
 from .modules import AutoencoderKL, ControlNet, UNet
 from .programs import Program, backbone_programs, generator_programs
 from .unet import fresh_hint
@@ -190,6 +191,7 @@ def write_bundle(
     defaults: Defaults | None = None,
     contexts: Mapping[str, np.ndarray] | None = None,
     feature_mean: np.ndarray | None = None,
+    features: FeatureStatistics | torch.Tensor | np.ndarray | None = None,
     feature_grid: tuple[int, int] | None = None,
     pooled: bool = False,
     dtype: str = "fp32",
@@ -209,6 +211,8 @@ def write_bundle(
     diffusion, defaults, contexts
                   with a generator; contexts are name → (L, D), at least `default` and `empty`
     feature_mean  (C,), the channel mean of the maps that the ControlNet was trained on
+    features      statistics of those maps (`feature_statistics`), or the maps (N, C, h, w): with
+                  them the library can say how usual a map is
     feature_grid  (h, w) of the maps, needed without a backbone
     dtype         fp32, fp16 or bf16: how the weights are stored
     report        gets the figures of the self-check, a line each
@@ -252,14 +256,10 @@ def write_bundle(
             manifest["defaults"] = vars(defaults or Defaults())
         if contexts is not None:
             writer.add("contexts.npz", _npz(contexts))
-        if feature_mean is not None:
-            channels = manifest["features"]["channels"]
-            mean = np.asarray(feature_mean, np.float32)
-            if mean.shape != (channels,):
-                raise InputError(
-                    f"feature mean: shape {list(mean.shape)}, expected [{channels}]"
-                )
-            writer.add("features.npz", _npz({"mean": mean}))
+        statistics = _statistics(feature_mean, features)
+        if statistics is not None:
+            statistics.check(manifest["features"]["channels"])
+            writer.add("features.npz", _npz(statistics.arrays()))
         manifest["provenance"] = {
             **(provenance or {}),
             "exporter": __version__,
@@ -268,6 +268,31 @@ def write_bundle(
         check_programs(folder, programs, report or (lambda line: None))
         (folder / "manifest.json").write_bytes(_json(manifest))
     return out
+
+
+def update_features(path: str | os.PathLike[str], features: FeatureStatistics) -> None:
+    """Replaces a bundle's features.npz, and its entry in the manifest; every other file stays.
+
+    Bundles whose `base` is this one know it by the hash of its manifest: export them again.
+    """
+    path = Path(path)
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
+        channels = manifest["features"]["channels"]
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path}: not the manifest of a bundle: {error}") from None
+    features.check(channels)
+    data = _npz(features.arrays())
+    entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    manifest["files"]["features.npz"] = entry
+    for name, content in (("features.npz", data), ("manifest.json", _json(manifest))):
+        try:
+            (path / f".{name}").write_bytes(content)
+            os.replace(path / f".{name}", path / name)
+        except OSError as error:
+            raise ExportError(f"{path / name}: cannot be written: {error.strerror}") from None
 
 
 def read_classes(path: Path) -> list[str]:
@@ -329,6 +354,18 @@ def _check_contexts(contexts: Mapping[str, np.ndarray] | None, width: int) -> No
                 f"contexts: {name!r} has shape {list(value.shape)}, "
                 f"expected finite [length, {width}]"
             )
+
+
+def _statistics(
+    mean: np.ndarray | None, features: FeatureStatistics | torch.Tensor | np.ndarray | None
+) -> FeatureStatistics | None:
+    if isinstance(features, FeatureStatistics):
+        if mean is not None:
+            raise UsageError("statistics of the maps hold their mean: give one of the two")
+        return features
+    if features is not None:
+        return feature_statistics(features, mean)
+    return None if mean is None else FeatureStatistics(np.asarray(mean, np.float32))
 
 
 def _prefixed(

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from .bundle import Diffusion
-from .errors import InputError, listing
+from .errors import InputError, listing, refuse_keys
 from .modules import AutoencoderKL, ControlNet, UNet
 from .programs import generator_programs
 from .weights import Source
@@ -226,16 +226,8 @@ def check_weights(name: str, source: Source, generator: Generator) -> None:
     misshapen = sorted(
         key for key in need.keys() & have.keys() if tuple(have[key]) != need[key]
     )
-    problems = []
-    for what, keys in (
-        ("missing", missing),
-        ("unexpected", unexpected),
-        ("of another shape", misshapen),
-    ):
-        if keys:
-            problems.append(f"{len(keys)} keys {what} ({grouped(keys)})")
-    if problems:
-        raise InputError(f"{name}: {'; '.join(problems)}")
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    refuse_keys(name, problems, grouped)
     _check_schedule(name, source, have, schedule)
 
 

@@ -11,6 +11,7 @@ import torch
 from . import bundle, checkpoint, contexts, pipeline
 from .backbones import INTERPOLATIONS, LAYOUTS, Backbone, load_backbone
 from .errors import ExportError, InputError, UsageError
+from .features import FeatureStatistics, feature_statistics, read_maps
 from .modules import ControlNet
 from .unet import fresh_hint
 from .weights import DTYPES, FreshControlSource, RuleSource, Source, open_weights
@@ -92,8 +93,18 @@ def _common(sub: argparse.ArgumentParser) -> None:
     group.add_argument("--prefix-tokens", type=_count, metavar="N")
     group.add_argument("--map", type=_pair, metavar="H,W", help="grid of the maps")
     group.add_argument("--classes", type=Path, metavar="FILE.json", help="names of the logits")
-    group.add_argument(
-        "--feature-mean", type=Path, metavar="F", help="npz with `mean`: channel mean of the maps"
+    maps = group.add_mutually_exclusive_group()
+    maps.add_argument(
+        "--feature-mean",
+        type=Path,
+        metavar="F",
+        help="npz with `mean`, the channel mean of the training maps, or all of a features.npz",
+    )
+    maps.add_argument(
+        "--feature-maps",
+        type=Path,
+        metavar="F",
+        help="training maps (N,C,h,w), npy or npz with `features`: their statistics are kept",
     )
 
 
@@ -149,13 +160,14 @@ def _backbone(
     )
 
 
-def _feature_mean(options: argparse.Namespace) -> np.ndarray | None:
-    if options.feature_mean is None:
-        return None
-    arrays = contexts.read_arrays(options.feature_mean)
-    if "mean" not in arrays:
-        raise InputError(f"{options.feature_mean}: no array called mean")
-    return arrays["mean"]
+def _features(options: argparse.Namespace) -> FeatureStatistics | None:
+    """Statistics of the training maps, ready or to be made."""
+    if options.feature_mean is not None:
+        arrays = contexts.read_arrays(options.feature_mean)
+        return FeatureStatistics.read(arrays, str(options.feature_mean))
+    if options.feature_maps is not None:
+        return feature_statistics(read_maps(options.feature_maps))
+    return None
 
 
 def _contexts(
@@ -199,7 +211,7 @@ def _write_generator(
         diffusion=generator.diffusion,
         defaults=bundle.Defaults(scale=8.0 if options.pooled else 1.75),
         contexts=_contexts(options, source, generator.unet.config["context_dim"]),
-        feature_mean=_feature_mean(options),
+        features=_features(options),
         feature_grid=options.map or RELEASE_GRID,
         pooled=options.pooled,
         dtype=options.dtype,
@@ -256,7 +268,7 @@ def _base(options: argparse.Namespace) -> None:
         diffusion=pipe.diffusion,
         defaults=bundle.Defaults(scale=8.0 if options.pooled else 1.75),
         contexts=_pipeline_contexts(options),
-        feature_mean=_feature_mean(options),
+        features=_features(options),
         feature_grid=options.map or RELEASE_GRID,
         pooled=options.pooled,
         dtype=options.dtype,
@@ -303,7 +315,7 @@ def _backbone_verb(options: argparse.Namespace) -> None:
         options.output,
         name=options.name,
         backbone=vision,
-        feature_mean=_feature_mean(options),
+        features=_features(options),
         pooled=options.pooled,
         dtype=options.dtype,
         force=options.force,
