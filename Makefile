@@ -3,7 +3,7 @@
 
 BUILD := build
 
-.PHONY: demo test setup build clean
+.PHONY: demo test setup build format format-check clean
 
 demo: build
 	@scripts/demo.sh $(BUILD)
@@ -19,5 +19,8 @@ build: setup
 setup:
 	@scripts/setup.sh
 
+format format-check: setup
+	@scripts/format.sh $(if $(filter format-check,$@),--check)
+
 clean:
-	rm -rf $(BUILD) build-dev
+	rm -rf $(BUILD) build-dev build-sanitize

@@ -23,13 +23,14 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import statistics
 import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from machine import cpu_name
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # the idle side must not spin
 
@@ -241,13 +242,6 @@ def compare(ours: Child, theirs: Child, inputs: Inputs, steps: int) -> dict[str,
         if not difference < LIMIT:
             sys.exit(f"the two sides do not compute the same: {what} differs by {difference:.1e}")
     return differences
-
-
-def cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def main() -> None:

@@ -90,8 +90,10 @@ int cli_array_check(const cli_array *array, const char *path, const int64_t *wan
         return CLI_DONE;
     char have[160], want[160];
     shape_text(have, sizeof have, array->info.shape, array->info.ndim);
+    if (cli_array_count(array) == 0)
+        return cli_fail(CLI_INPUT, "%s: holds nothing, its shape is %s", path, have);
     shape_text(want, sizeof want, wanted, ndim);
-    return cli_fail(CLI_INPUT, "%s: shape is %s, wanted is %s %s", path, have, what, want);
+    return cli_fail(CLI_INPUT, "%s: shape is %s, wanted %s %s", path, have, what, want);
 }
 
 int cli_array_check_finite(const cli_array *array, const char *path, const char *row) {

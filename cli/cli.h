@@ -46,6 +46,15 @@ typedef struct cli_values {
 
     const char *features, *centre;
 
+    /* concepts and steering */
+    const char *concepts, *bases, *offsets, *class_name, *coefficients_out, *mask, *region,
+        *weights;
+    int32_t method, count, max_count, basis, normalize, mode; /* choices: -1 where not given */
+    int32_t concept_index, pairs;
+    double gamma, tau, outlier_quantile, factor, threshold; /* threshold -1: from the null */
+    int64_t max_rows, memory;
+    bool orthogonalize, orthonormalize;
+
     const char *const *arguments; /* what is no option */
     int argument_count;
 } cli_values;
@@ -79,7 +88,8 @@ typedef enum {
     CLI_TEXT,    /* const char * */
     CLI_INTEGER, /* int32_t, in [low, high] */
     CLI_LARGE,   /* int64_t, in [low, high] */
-    CLI_NUMBER,  /* double, finite, in [low, high] */
+    CLI_SIZE,    /* int64_t, bytes in [low, high], with K, M or G behind the number */
+    CLI_NUMBER,  /* double, finite, in [low, high]; a low of CLI_ABOVE_ZERO: above 0 */
     CLI_CHOICE,  /* int32_t, one of choices */
     CLI_SEED,    /* cli_seed */
     CLI_SHARD    /* two int32_t: I/N */
@@ -90,14 +100,20 @@ typedef struct cli_choice {
     int32_t value;
 } cli_choice;
 
+#define CLI_ABOVE_ZERO 0x1p-1074
+
+/* Values of --count and --concept that are words. */
+enum { CLI_COUNT_AUTO = 0, CLI_COUNT_COMPLETENESS = -1 };
+enum { CLI_CONCEPT_ALL = -2, CLI_CONCEPT_MISSING = -3 }; /* beside FEATINV_COMPLEMENT */
+
 typedef struct cli_option {
     const char *name; /* without dashes; NULL ends a table */
     char letter;      /* 0: none */
     cli_kind kind;
     size_t offset; /* in cli_values */
     double low, high;
-    const cli_choice *choices;
-    const char *value, *help; /* value: its name in the help; NULL for flags */
+    const cli_choice *choices; /* of CLI_INTEGER and CLI_NUMBER: words that are taken, too */
+    const char *value, *help;  /* value: its name in the help; NULL for flags */
 } cli_option;
 
 typedef struct cli_verb {
@@ -105,6 +121,7 @@ typedef struct cli_verb {
     const char *details;             /* more lines for the help, or NULL */
     const cli_option *const *tables; /* NULL ends the list */
     int (*run)(const cli_values *values);
+    const struct cli_verb *const *parts; /* verbs behind this one ("concepts fit"), or NULL */
 } cli_verb;
 
 extern const cli_option cli_help_options[];
@@ -112,6 +129,10 @@ extern const cli_option cli_run_options[];    /* model, device, dtype, batch, th
 extern const cli_option cli_image_options[];  /* limits of input images */
 extern const cli_option cli_output_options[]; /* -o, --json, -q */
 extern const cli_option cli_sampling_options[];
+/* Its tail, for verbs that draw as they see fit: without --samples and the files of lanes. */
+enum { CLI_LANE_OPTIONS = 6 };
+#define cli_drawing_options (cli_sampling_options + CLI_LANE_OPTIONS)
+extern const cli_option cli_concepts_options[]; /* --concepts */
 extern const cli_option cli_job_options[];
 extern const cli_option cli_shard_options[];
 
@@ -119,6 +140,10 @@ extern const cli_option cli_shard_options[];
 int cli_parse(cli_values *values, const cli_verb *verb, int argc, const char *const *argv,
               const char **arguments);
 void cli_print_help(FILE *stream, const cli_verb *verb);
+
+/* The numbers of a list such as "0,0.25,1", each finite and in [low, high]: fresh memory. */
+int cli_numbers(double **out, int32_t *count, const char *option, const char *text, double low,
+                double high);
 
 /* ---------------------------------------------------------------- interruption --------------- */
 
@@ -157,10 +182,15 @@ typedef struct cli_opened {
 
 /* Opens the bundle and a session as the options say. Returns an exit code, after an error. */
 int cli_open(cli_opened *out, const cli_values *values);
+/* The same without a bundle: linear algebra only. */
+int cli_open_algebra(cli_opened *out, const cli_values *values);
 void cli_close(cli_opened *opened);
 
 /* ---------------------------------------------------------------- verbs ---------------------- */
 
 extern const cli_verb cli_doctor, cli_info, cli_extract, cli_sample, cli_reconstruct, cli_metrics;
+extern const cli_verb cli_concepts, cli_attenuate, cli_viz, cli_mix, cli_compose;
+extern const cli_verb cli_concepts_fit, cli_concepts_show, cli_concepts_decompose,
+    cli_concepts_import;
 
 #endif

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 int cli_code(featinv_status status) {
@@ -53,16 +54,30 @@ int cli_fail(int code, const char *format, ...) {
     return code;
 }
 
+/* Whether the text begins with the file, whose control characters the library shows as '?'. */
+static bool names(const char *text, const char *file) {
+    for (; *file; file++, text++)
+        if (*text != *file && !(*text == '?' && (unsigned char)*file < 0x20) &&
+            !(*text == '?' && *file == 0x7f))
+            return false;
+    return true;
+}
+
 int cli_fail_status(featinv_status status, const char *file) {
     const char *text = featinv_last_error();
     if (!*text)
         text = featinv_status_name(status);
-    if (file && strncmp(text, file, strlen(file)) != 0)
+    if (file && !names(text, file))
         return cli_fail(cli_code(status), "%s: %s", file, text);
     return cli_fail(cli_code(status), "%s", text);
 }
 
 int cli_fail_bundle(featinv_status status, const char *bundle) {
+    const char *text = featinv_last_error();
+    char *real = bundle ? realpath(bundle, NULL) : NULL; /* the library names a bundle in full */
+    if (real && strncmp(text, real, strlen(real)) == 0)
+        bundle = NULL;
+    free(real);
     int code = cli_fail_status(status, bundle);
     return code == CLI_INPUT ? CLI_BUNDLE : code;
 }

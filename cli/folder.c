@@ -25,7 +25,35 @@ static size_t existing_length(char *path) {
     }
 }
 
-int cli_folder_check(const char *path) {
+/* The folder that holds a file, or the folder itself, followed through links. */
+static bool place_of(struct stat *info, const char *path) {
+    if (stat(path, info) != 0)
+        return false;
+    if (S_ISDIR(info->st_mode))
+        return true;
+    char *real = realpath(path, NULL), *slash = real ? strrchr(real, '/') : NULL;
+    if (slash)
+        slash[slash == real] = 0;
+    bool found = slash && stat(real, info) == 0;
+    free(real);
+    return found;
+}
+
+/* Results could replace an input that lies in the output folder. */
+static int check_apart(const char *path, const char *const *inputs, int count) {
+    struct stat output, place;
+    if (stat(path, &output) != 0)
+        return CLI_DONE;
+    for (int i = 0; i < count; i++)
+        if (place_of(&place, inputs[i]) && place.st_dev == output.st_dev &&
+            place.st_ino == output.st_ino)
+            return cli_fail(CLI_USAGE, "-o %s: holds the input %s: take another folder", path,
+                            inputs[i]);
+    return CLI_DONE;
+}
+
+int cli_folder_check(const cli_values *values) {
+    const char *path = values->output;
     struct stat info;
     char *copy = strdup(path);
     if (!copy)
@@ -39,7 +67,7 @@ int cli_folder_check(const char *path) {
     else if (access(there, W_OK | X_OK) != 0)
         code = cli_fail(CLI_FAILED, "%s: cannot be written (%s)", there, strerror(errno));
     free(copy);
-    return code;
+    return code ? code : check_apart(path, values->arguments, values->argument_count);
 }
 
 int cli_folder_make(const char *path, size_t *made_from) {

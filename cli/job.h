@@ -87,7 +87,8 @@ void cli_outputs_keep(cli_job *job, const cli_batch *batch);
 int cli_outputs_write(cli_job *job);
 
 /* folder.c: the output folder. */
-int cli_folder_check(const char *path);
+/* Whether -o can be a folder of results, apart from the inputs. */
+int cli_folder_check(const cli_values *values);
 int cli_folder_make(const char *path, size_t *made_from);
 void cli_folder_unmake(const char *path, size_t made_from);
 

@@ -5,8 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const cli_verb *const verbs[] = {&cli_doctor,      &cli_info,    &cli_extract, &cli_sample,
-                                        &cli_reconstruct, &cli_metrics, NULL};
+static const cli_verb *const verbs[] = {
+    &cli_doctor,    &cli_info, &cli_extract, &cli_sample,  &cli_reconstruct, &cli_concepts,
+    &cli_attenuate, &cli_viz,  &cli_mix,     &cli_compose, &cli_metrics,     NULL};
 
 static void print_usage(FILE *stream) {
     (void)fputs("usage: featinv VERB [OPTION]...\n\n"
@@ -21,10 +22,13 @@ static void print_usage(FILE *stream) {
         stream);
 }
 
-static const cli_verb *find_verb(const char *name) {
-    for (const cli_verb *const *v = verbs; *v; v++)
-        if (strcmp((*v)->name, name) == 0)
+/* By the last word of its name. */
+static const cli_verb *find_verb(const cli_verb *const *list, const char *word) {
+    for (const cli_verb *const *v = list; *v; v++) {
+        const char *space = strrchr((*v)->name, ' ');
+        if (strcmp(space ? space + 1 : (*v)->name, word) == 0)
             return *v;
+    }
     return NULL;
 }
 
@@ -33,6 +37,12 @@ static int run_verb(const cli_verb *verb, int argc, const char *const *argv) {
     if (!arguments)
         return cli_fail_memory();
     cli_values values;
+    const cli_verb *part = verb->parts && argc ? find_verb(verb->parts, argv[0]) : NULL;
+    if (part) {
+        verb = part;
+        argc--;
+        argv++;
+    }
     int code = cli_parse(&values, verb, argc, argv, arguments);
     if (!code && values.help)
         cli_print_help(stdout, verb);
@@ -58,7 +68,7 @@ int main(int argc, char **argv) {
         (void)printf("featinv %s\n", featinv_version());
         return cli_close_output(CLI_DONE);
     }
-    const cli_verb *verb = find_verb(word);
+    const cli_verb *verb = find_verb(verbs, word);
     if (!verb)
         return cli_fail(CLI_USAGE, "%s: no such verb; featinv --help lists them", word);
     return cli_close_output(run_verb(verb, argc - 2, (const char *const *)argv + 2));

@@ -168,7 +168,8 @@ static int run(const cli_values *values) {
     bool cosine = values->argument_count > 0 && strcmp(a[0], "cosine") == 0;
     bool fid = values->argument_count > 0 && strcmp(a[0], "fid") == 0;
     if (!cosine && !fid)
-        return cli_fail(CLI_USAGE, "metrics: the metric is cosine or fid");
+        return cli_fail(CLI_USAGE, "metrics%s%s: the metric is cosine or fid",
+                        values->argument_count ? " " : "", values->argument_count ? a[0] : "");
     if (values->argument_count != 3)
         return cli_fail(CLI_USAGE, "metrics %s: takes two files, not %d", a[0],
                         values->argument_count - 1);

@@ -34,6 +34,11 @@ int cli_open(cli_opened *out, const cli_values *values) {
     return code;
 }
 
+int cli_open_algebra(cli_opened *out, const cli_values *values) {
+    *out = (cli_opened){.info = {.struct_size = sizeof out->info}};
+    return open_session(out, values);
+}
+
 void cli_close(cli_opened *opened) {
     cli_watch(NULL);
     featinv_session_destroy(opened->session);

@@ -51,11 +51,17 @@ const cli_option cli_image_options[] = {{"max-pixels", 0, CLI_LARGE, AT(max_pixe
                                          "N", "refuse larger images (67108864)"},
                                         END};
 
+/* The first CLI_LANE_OPTIONS name files of lanes, or how many there are: see cli.h. */
 const cli_option cli_sampling_options[] = {
     INTEGER("samples", samples, 1, 1000000, "samples per map (1)"),
+    TEXT("noise", 0, noise, "F.npy", "start (N * samples or 1, C, h, w) in place of the seed's"),
+    TEXT("step-noise", 0, step_noise, "F.npy", "noise (steps, N * samples, C, h, w) for eta > 0"),
+    TEXT("latents-out", 0, latents_out, "F.npy", "write the latents (N * samples, C, h, w)"),
+    TEXT("images-out", 0, images_out, "F.npy", "write the images (N * samples, H, W, 3), uint8"),
+    TEXT("trace", 0, trace, "F.npz", "write x and x0 (steps, N * samples, C, h, w) of each step"),
     INTEGER("steps", steps, 1, 999, "sampling steps (the bundle's, else 50)"),
     NUMBER("scale", scale, -DBL_MAX, DBL_MAX, "guidance scale (the bundle's, else 1.75)"),
-    NUMBER("hint-scale", hint_scale, -DBL_MAX, DBL_MAX, "weight of the map (1)"),
+    NUMBER("hint-scale", hint_scale, -DBL_MAX, DBL_MAX, "weight of the map (the bundle's, else 1)"),
     NUMBER("strength", strength, -DBL_MAX, DBL_MAX, "factor on the control residuals (1)"),
     {"seed", 0, CLI_SEED, AT(seed), 0, 0, NULL, "N", "seed of the noise (the bundle's, else 100)"},
     NUMBER("eta", eta, 0, 1, "0: DDIM; 1: fresh noise at each step (0)"),
@@ -65,11 +71,10 @@ const cli_option cli_sampling_options[] = {
     FLAG("legacy", 0, legacy, "legacy spacing and truncated bytes, as published"),
     TEXT("context", 0, context, "NAME|F.npy", "prompt: a name in the bundle, or an array (L, D)"),
     TEXT("uncontext", 0, uncontext, "NAME|F.npy", "prompt of the negative branch"),
-    TEXT("noise", 0, noise, "F.npy", "start (N * samples or 1, C, h, w) in place of the seed's"),
-    TEXT("step-noise", 0, step_noise, "F.npy", "noise (steps, N * samples, C, h, w) for eta > 0"),
-    TEXT("latents-out", 0, latents_out, "F.npy", "write the latents (N * samples, C, h, w)"),
-    TEXT("images-out", 0, images_out, "F.npy", "write the images (N * samples, H, W, 3), uint8"),
-    TEXT("trace", 0, trace, "F.npz", "write x and x0 (steps, N * samples, C, h, w) of each step"),
+    END};
+
+const cli_option cli_concepts_options[] = {
+    TEXT("concepts", 0, concepts, "C.npz", "concepts, as `concepts fit` or `import` wrote them"),
     END};
 
 const cli_option cli_shard_options[] = {
@@ -97,13 +102,32 @@ static bool whole_number(long long *out, const char *text) {
     return !isspace((unsigned char)*text) && end != text && !*end && errno == 0;
 }
 
+/* The words that an option takes beside numbers, behind text. */
+static void add_words(char *text, size_t capacity, const cli_choice *choices) {
+    for (const cli_choice *c = choices; c && c->name; c++) {
+        size_t used = strlen(text);
+        (void)snprintf(text + used, capacity - used, "%s%s", c[1].name ? ", " : " or ", c->name);
+    }
+}
+
+static const cli_choice *find_word(const cli_choice *choices, const char *text) {
+    for (const cli_choice *c = choices; c && c->name; c++)
+        if (strcmp(c->name, text) == 0)
+            return c;
+    return NULL;
+}
+
 static int set_integer(const cli_option *o, const char *text, void *to) {
     long long value;
     char range[96];
+    const cli_choice *word = find_word(o->choices, text);
     bool good = whole_number(&value, text) && (double)value >= o->low && (double)value <= o->high;
     (void)snprintf(range, sizeof range, "a whole number from %.0f to %.0f", o->low, o->high);
-    if (!good)
+    add_words(range, sizeof range, o->choices);
+    if (!good && !word)
         return bad_value(o, text, range);
+    if (word)
+        value = word->value;
     if (o->kind == CLI_LARGE)
         *(int64_t *)to = value;
     else
@@ -111,18 +135,81 @@ static int set_integer(const cli_option *o, const char *text, void *to) {
     return CLI_DONE;
 }
 
-static int set_number(const cli_option *o, const char *text, double *to) {
-    char *end, range[96] = "a finite number";
+/* A finite number from text to *end, which is text where there is none. */
+static double read_number(const char *text, char **end) {
     errno = 0;
-    double value = strtod(text, &end);
+    double value = strtod(text, end);
     bool tiny = errno == ERANGE && fabs(value) < 1.0; /* underflow is no error */
-    if (o->high < DBL_MAX)
-        (void)snprintf(range, sizeof range, "a number from %g to %g", o->low, o->high);
-    if (isspace((unsigned char)*text) || end == text || *end || (errno && !tiny) ||
-        !isfinite(value) || value < o->low || value > o->high)
+    if (isspace((unsigned char)*text) || (errno && !tiny) || !isfinite(value))
+        *end = (char *)(uintptr_t)text;
+    return value;
+}
+
+static void number_range(char *text, size_t capacity, double low, double high) {
+    bool open = low > 0.0 && low <= CLI_ABOVE_ZERO;
+    if (open && high < DBL_MAX)
+        (void)snprintf(text, capacity, "a number above 0, at most %g", high);
+    else if (open)
+        (void)snprintf(text, capacity, "a finite number above 0");
+    else if (high < DBL_MAX)
+        (void)snprintf(text, capacity, "a number from %g to %g", low, high);
+    else if (low > -DBL_MAX)
+        (void)snprintf(text, capacity, "a finite number, at least %g", low);
+    else
+        (void)snprintf(text, capacity, "a finite number");
+}
+
+static int set_number(const cli_option *o, const char *text, double *to) {
+    char *end, range[96];
+    double value = read_number(text, &end);
+    const cli_choice *word = find_word(o->choices, text);
+    number_range(range, sizeof range, o->low, o->high);
+    add_words(range, sizeof range, o->choices);
+    if (!word && (end == text || *end || value < o->low || value > o->high))
         return bad_value(o, text, range);
-    *to = value;
+    *to = word ? (double)word->value : value;
     return CLI_DONE;
+}
+
+static int set_size(const cli_option *o, const char *text, int64_t *to) {
+    static const char letters[] = "KMG";
+    char *end;
+    double value = read_number(text, &end);
+    const char *letter = end != text && *end ? strchr(letters, *end) : NULL;
+    if (letter) {
+        value *= (double)((int64_t)1 << (10 * (letter - letters + 1)));
+        end++;
+    }
+    if (end == text || *end || value < o->low || value > o->high)
+        return bad_value(o, text, "a number of bytes, as 500M or 2G");
+    *to = (int64_t)value;
+    return CLI_DONE;
+}
+
+int cli_numbers(double **out, int32_t *count, const char *option, const char *text, double low,
+                double high) {
+    size_t most = 1;
+    for (const char *c = text; *c; c++)
+        most += *c == ',';
+    *out = most < INT32_MAX ? calloc(most, sizeof **out) : NULL;
+    *count = 0;
+    if (!*out)
+        return cli_fail_memory();
+    for (const char *at = text;; at++) {
+        char *end, range[96];
+        double value = read_number(at, &end);
+        if (end == at || (*end && *end != ',') || value < low || value > high) {
+            number_range(range, sizeof range, low, high);
+            free(*out);
+            *out = NULL;
+            return cli_fail(CLI_USAGE, "%s %s: value %d must be %s", option, text, *count + 1,
+                            range);
+        }
+        (*out)[(*count)++] = value;
+        at = end;
+        if (!*at)
+            return CLI_DONE;
+    }
 }
 
 static int set_seed(const cli_option *o, const char *text, cli_seed *to) {
@@ -152,11 +239,12 @@ static int set_shard(const cli_option *o, const char *text, int32_t to[2]) {
 
 static int set_choice(const cli_option *o, const char *text, int32_t *to) {
     char all[96] = "";
+    const cli_choice *word = find_word(o->choices, text);
+    if (word) {
+        *to = word->value;
+        return CLI_DONE;
+    }
     for (const cli_choice *c = o->choices; c->name; c++) {
-        if (strcmp(c->name, text) == 0) {
-            *to = c->value;
-            return CLI_DONE;
-        }
         size_t used = strlen(all);
         (void)snprintf(all + used, sizeof all - used, "%s%s",
                        !used       ? ""
@@ -179,6 +267,8 @@ static int set_value(cli_values *values, const cli_option *o, const char *text) 
     case CLI_INTEGER:
     case CLI_LARGE:
         return set_integer(o, text, to);
+    case CLI_SIZE:
+        return set_size(o, text, to);
     case CLI_NUMBER:
         return set_number(o, text, to);
     case CLI_CHOICE:
@@ -245,6 +335,16 @@ int cli_parse(cli_values *values, const cli_verb *verb, int argc, const char *co
                            .hint_scale = NAN,
                            .strength = NAN,
                            .eta = NAN,
+                           .gamma = NAN,
+                           .tau = NAN,
+                           .outlier_quantile = NAN,
+                           .factor = NAN,
+                           .threshold = NAN,
+                           .method = -1,
+                           .basis = -1,
+                           .normalize = -1,
+                           .mode = -1,
+                           .concept_index = CLI_CONCEPT_MISSING,
                            .arguments = arguments};
     bool options = true;
     for (int i = 0; i < argc; i++) {

@@ -107,7 +107,8 @@ static void print_line(const cli_job *job, const featinv_report_item *item) {
     if (job->values->quiet || job->values->json)
         return;
     cli_progress_clear();
-    (void)printf("%s", item->image);
+    for (const char *c = item->image; *c; c++) /* names may hold newlines and escapes */
+        (void)putchar((unsigned char)*c < 0x20 || *c == 0x7f ? '?' : *c);
     if (!isnan(s->cosine_median))
         (void)printf("  cosine %.3f", s->cosine_median);
     if (!isnan(s->cosine_centred))

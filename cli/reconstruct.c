@@ -25,7 +25,7 @@ static int run(const cli_values *values) {
                         "reconstruct: which images? featinv reconstruct IMAGE|DIR... -o DIR");
     if (!values->output)
         return cli_fail(CLI_USAGE, "reconstruct: -o DIR is missing");
-    int code = cli_folder_check(values->output);
+    int code = cli_folder_check(values);
     if (!code)
         code = cli_open(&job.opened, values);
     if (!code)

@@ -50,10 +50,13 @@ static int read_latents(cli_job *job) {
         return code;
     const int64_t *shape = job->latents_in.info.shape;
     int64_t samples = job->sampling.samples;
-    if (shape[0] % samples || (job->maps.data && shape[0] != job->count * samples))
-        return cli_fail(CLI_INPUT, "%s: holds %lld latents, not those of %s with %lld samples each",
-                        v->latents_in, (long long)shape[0], v->features ? v->features : "maps",
-                        (long long)samples);
+    if (job->maps.data && shape[0] != job->count * samples)
+        return cli_fail(CLI_INPUT, "%s: holds %lld latents, %s with --samples %lld wants %lld",
+                        v->latents_in, (long long)shape[0], v->features, (long long)samples,
+                        (long long)(job->count * samples));
+    if (shape[0] % samples)
+        return cli_fail(CLI_INPUT, "%s: holds %lld latents, no multiple of --samples %lld",
+                        v->latents_in, (long long)shape[0], (long long)samples);
     job->count = shape[0] / samples;
     for (int i = 0; i < 3; i++)
         job->latent[i] = shape[i + 1];
@@ -110,7 +113,7 @@ static int run(const cli_values *values) {
     cli_job job = {.values = values, .verb = "sample", .title = "Images drawn from feature maps"};
     int code = check_usage(values);
     if (!code)
-        code = cli_folder_check(values->output);
+        code = cli_folder_check(values);
     if (!code)
         code = cli_open(&job.opened, values);
     if (!code)

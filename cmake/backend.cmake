@@ -32,6 +32,9 @@ set_target_properties(featinv_torch PROPERTIES OUTPUT_NAME featinv-torch INSTALL
 target_include_directories(featinv_torch PRIVATE shim include)
 target_compile_options(featinv_torch PRIVATE -O2 -ffp-contract=off -Wall -Wextra -Wpedantic -Wshadow
                        -Wconversion $<$<BOOL:${FEATINV_WERROR}>:-Werror>)
+if(FEATINV_SANITIZE) # libtorch hides the type information that -fsanitize=vptr asks for
+  target_compile_options(featinv_torch PRIVATE -fno-sanitize=vptr)
+endif()
 target_precompile_headers(featinv_torch PRIVATE <ATen/ATen.h> <torch/csrc/jit/api/module.h>
                           <torch/csrc/jit/runtime/interpreter.h> <torch/csrc/jit/ir/ir.h>)
 # never libtorch.so, which needs libtorch_cuda.so

@@ -11,6 +11,8 @@
  *         return 1;
  *     }
  *     featinv_image photo = {pixels, width, height, 0};         // packed 8-bit RGB
+ *     int64_t shape[4] = {1, 64, 64, 3};                        // of the model's images
+ *     featinv_tensor drawn = featinv_tensor_view(bytes, FEATINV_DTYPE_U8, 4, shape);
  *     featinv_reconstruct(&drawn, &score, session, &photo, 1, NULL);
  *     printf("cosine %.3f\n", score.cosine_median);
  *     featinv_session_destroy(session);
@@ -22,10 +24,22 @@
  * - Results come first in the argument list. A pointer to a pointer gives you an object to release;
  *   a plain pointer that is returned is borrowed from its owner.
  * - Option structs begin with struct_size. Call their _init function with sizeof, change what you
- *   like; a NULL options argument means all defaults. Fields are only ever appended.
+ *   like; a NULL options argument means all defaults. Fields are only ever appended. Structs that
+ *   carry results or items (featinv_array_info, featinv_model_details, featinv_concepts_details,
+ *   featinv_cosine_result, featinv_report_item) have no _init: write `= {.struct_size = sizeof x}`.
+ * - Outputs are written into the caller's memory: on the host, in C order, of exactly the stated
+ *   shape. Inputs may have any strides and lie on the CPU or a CUDA device (they are copied then),
+ *   and are never written through. No pointer is kept after a call; what is kept is copied.
+ * - Besides the errors that a call lists: ARGUMENT for a NULL or a number out of range, SHAPE for a
+ *   tensor that does not fit, VALUE for NaN or infinity, MEMORY; with a session also BUNDLE and
+ *   HASH when a weight is first used, COMPUTE, FORK and CANCELLED. After a failure the outputs are
+ *   unspecified, except that rows [0, *completed) are final.
  * - Threads: a featinv_model is immutable and shared by threads. A featinv_session belongs to one
  *   thread at a time; featinv_session_cancel alone may come from any thread or a signal handler.
- *   The functions on images, arrays and metrics keep no state.
+ *   The functions on images, arrays, concepts and metrics keep no state; a featinv_fid or
+ *   featinv_report belongs to one thread at a time.
+ * - After fork() a child must not use or free handles that have touched the backend: calls there
+ *   return FORK.
  * - Maps are float32 (N, C, H, W) whatever the layout inside the backbone; images are 8-bit RGB
  *   (N, H, W, 3); latents are the scaled z, float32 (N * samples, C, h, w), map-major: sample k of
  *   map n is row n * samples + k.
@@ -54,7 +68,7 @@ extern "C" {
 
 /* ---------------------------------------------------------------- status and library ---------- */
 
-/** Result of a call: FEATINV_OK or one of the negative FEATINV_ERROR_ values, which never change. */
+/** Result of a call: FEATINV_OK or a negative FEATINV_ERROR_ value; the numbers never change. */
 typedef int32_t featinv_status;
 
 enum {
@@ -80,7 +94,7 @@ enum {
     FEATINV_ERROR_HASH = -21,    /* a file is not the one that the manifest describes */
     FEATINV_ERROR_VERSION = -22, /* a bundle version or backend that this library does not know */
     /* backend and device */
-    FEATINV_ERROR_BACKEND = -30, /* the backend or its libtorch is missing, foreign or another one */
+    FEATINV_ERROR_BACKEND = -30, /* the backend or its libtorch is missing or a wrong one */
     FEATINV_ERROR_DEVICE = -31,  /* no such device */
     FEATINV_ERROR_COMPUTE = -32  /* the backend failed while computing */
 };
@@ -92,20 +106,21 @@ FEATINV_API const char *featinv_version(void);
 FEATINV_API const char *featinv_build_info(void);
 
 /** The text of the last failure in this thread: one line, starts in lower case, names the offending
- *  file and value. Never NULL; empty after no failure. Valid until the thread's next failing call. */
+ *  file and value. Never NULL; empty before any failure; success does not clear it. Valid until
+ *  the thread's next failing call. */
 FEATINV_API const char *featinv_last_error(void);
 
 /** "FEATINV_ERROR_SHAPE" and so on; "unknown status" for other numbers. Static storage. */
 FEATINV_API const char *featinv_status_name(featinv_status status);
 
-/** Opens the backend now instead of at the first model call, so that a missing libtorch shows early.
+/** Opens the backend now instead of at the first model call: a missing libtorch shows early.
  *  path: a backend file, or NULL for FEATINV_BACKEND in the environment, else libfeatinv-torch.so
  *  beside libfeatinv.so. Once open, a backend stays until the process ends; opening the same again
  *  is OK. Errors: BACKEND. */
 FEATINV_API featinv_status featinv_backend_load(const char *path);
 
 /** One line about the open backend ("libtorch 2.11.0, CUDA plug-in: none, 0 devices, 2 threads").
- *  Loads it first where needed. Writes at most capacity bytes with a terminating zero. */
+ *  Loads it first where needed. Errors: BACKEND, CAPACITY. */
 FEATINV_API featinv_status featinv_backend_info(char *text, size_t capacity);
 
 /* ---------------------------------------------------------------- tensor --------------------- */
@@ -144,16 +159,20 @@ typedef struct featinv_tensor {
     uint64_t byte_offset;
 } featinv_tensor;
 
-/** A C-ordered CPU view over data. shape is borrowed. */
+/** A C-ordered CPU view over data. shape is borrowed. For an input cast const away: it is only
+ *  read. An unknown dtype gives a view that every call refuses. */
 FEATINV_API featinv_tensor featinv_tensor_view(void *data, featinv_dtype dtype, int32_t ndim,
                                                int64_t *shape);
 
-/** A view of a DLManagedTensor (which stays the caller's; the view borrows from it).
+/** A view of a DLManagedTensor (which stays the caller's; the view borrows from it): the
+ *  unversioned struct of a capsule called "dltensor". A DLManagedTensorVersioned cannot be told
+ *  apart: never pass it.
  *  Errors: ARGUMENT for NULL, UNSUPPORTED for another dtype or device. */
 FEATINV_API featinv_status featinv_tensor_from_dlpack(featinv_tensor *out,
                                                       const void *dl_managed_tensor);
 
-/** A new DLManagedTensor over a view. release(owner) runs when its consumer deletes it. */
+/** A new DLManagedTensor (unversioned) over a view; shape and strides are copied. release(owner),
+ *  where not NULL, runs when its consumer deletes it, and not when this call fails. */
 FEATINV_API featinv_status featinv_tensor_to_dlpack(void **dl_managed_tensor,
                                                     const featinv_tensor *tensor, void *owner,
                                                     void (*release)(void *owner));
@@ -171,10 +190,11 @@ typedef int32_t featinv_filter;
 enum { FEATINV_FILTER_BILINEAR = 0, FEATINV_FILTER_BICUBIC = 1 };
 
 /** Reads a PNG or JPEG file (by content, not by suffix) as Pillow's convert("RGB") does: alpha
- *  dropped, gamma and ICC ignored, EXIF orientation applied. Samples of 16 bits keep their high byte;
- *  Pillow does so for RGB but clips 16-bit grey, so there the pixels differ on purpose.
- *  pixels: capacity bytes, filled with height * width * 3; NULL asks for the size only (the header
- *  is read). max_pixels: 0 means 64 * 2^20. Errors: NOT_FOUND, READ, FORMAT, LIMIT, CAPACITY. */
+ *  dropped, gamma and ICC ignored, EXIF orientation applied. Samples of 16 bits keep their high
+ *  byte; Pillow does so for RGB but clips 16-bit grey, so there the pixels differ on purpose.
+ *  pixels: capacity bytes, filled with height * width * 3; NULL asks for the size only. On
+ *  CAPACITY width and height are set, too. max_pixels: 0 means 64 * 2^20. Errors: NOT_FOUND, READ,
+ *  FORMAT, LIMIT, CAPACITY. */
 FEATINV_API featinv_status featinv_image_read(uint8_t *pixels, size_t capacity, int32_t *width,
                                               int32_t *height, const char *path,
                                               int64_t max_pixels);
@@ -223,17 +243,18 @@ typedef struct featinv_model featinv_model;
 /** What a bundle holds. Strings and pointers are borrowed from the model. */
 typedef struct featinv_model_details {
     uint32_t struct_size;
-    int32_t has_backbone, has_head, has_generator, has_encoder; /* 0 or 1 */
-    const char *name;           /* from the manifest */
-    const char *path;           /* the folder */
-    const char *sha256;         /* of manifest.json, 64 hex digits */
-    const char *backbone;       /* name, NULL without backbone */
-    const char *head;           /* "linear", "layernorm-linear", "none", NULL */
-    const char *layer, *layout; /* the layer the map comes from; "nchw", "nhwc", "tokens" */
-    int32_t input_height, input_width; /* of the backbone, 0 without one */
+    int32_t has_backbone, has_head;     /* 0 or 1 */
+    int32_t has_generator, has_encoder; /* 0 or 1 */
+    const char *name;                   /* from the manifest */
+    const char *path;                   /* the folder */
+    const char *sha256;                 /* of manifest.json, 64 hex digits */
+    const char *backbone;               /* name, NULL without backbone */
+    const char *head;                   /* "linear", "layernorm-linear", "none", NULL */
+    const char *layer, *layout;         /* the layer the map comes from; "nchw", "nhwc", "tokens" */
+    int32_t input_height, input_width;  /* of the backbone, 0 without one */
     featinv_filter interpolation;
     double crop;
-    const double *mean, *std; /* 3 each */
+    const double *mean, *std;        /* 3 each */
     int32_t channels, height, width; /* of the feature map */
     int32_t pooled;
     const float *feature_mean;   /* (channels), NULL without features.npz */
@@ -262,7 +283,7 @@ FEATINV_API void featinv_model_release(featinv_model *model);
 
 /** Fills info; set info->struct_size first. */
 FEATINV_API featinv_status featinv_model_info(featinv_model_details *info,
-                                                  const featinv_model *model);
+                                              const featinv_model *model);
 
 /** Name of class or context index (from 0), or NULL beyond the end. Borrowed. */
 FEATINV_API const char *featinv_model_class_name(const featinv_model *model, int32_t index);
@@ -282,11 +303,11 @@ typedef struct featinv_session featinv_session;
 
 typedef struct featinv_session_options {
     uint32_t struct_size;
-    int32_t threads;      /* CPU threads of the backend, process-wide; 0: its default */
-    const char *device;   /* "auto" (default), "cpu", "cuda", "cuda:1" */
-    featinv_dtype dtype;  /* F32 (default), BF16, F16; F16 on CUDA only */
-    int32_t deterministic; /* 1: only deterministic kernels on CUDA */
-    int32_t batch;        /* images or latents per forward; 0: 8 on CPU, 32 on CUDA */
+    int32_t threads;       /* CPU threads of the backend, process-wide; 0: its default */
+    const char *device;    /* "auto" (default), "cpu", "cuda", "cuda:1" */
+    featinv_dtype dtype;   /* F32 (default), BF16, F16; F16 on CUDA only */
+    int32_t deterministic; /* 1: deterministic kernels where CUDA has them; process-wide */
+    int32_t batch;         /* images or latents per forward; 0: 8 on CPU, 32 on CUDA */
     int32_t reserved;
 } featinv_session_options;
 
@@ -309,7 +330,9 @@ FEATINV_API void featinv_session_cancel(featinv_session *session);
 FEATINV_API const char *featinv_session_device(const featinv_session *session);
 FEATINV_API const char *featinv_session_dtype(const featinv_session *session);
 
-/** Called on the caller's thread after each step: done of total units. Nonzero return cancels. */
+/** Called on the caller's thread: done of total units. Nonzero return cancels while some are left.
+ *  Units are inputs (extract, classify, encode, decode, score), lanes times steps + 1 (sample),
+ *  their sum (reconstruct), rows (concepts). */
 typedef int32_t (*featinv_progress)(void *user_data, int64_t done, int64_t total);
 
 /* ---------------------------------------------------------------- features ------------------- */
@@ -319,7 +342,7 @@ typedef struct featinv_run_options {
     int32_t reserved;
     featinv_progress progress; /* NULL: none */
     void *user_data;
-    int64_t *completed; /* receives how many inputs are done, also when cancelled; may be NULL */
+    int64_t *completed; /* receives how many inputs are final, also when cancelled; may be NULL */
 } featinv_run_options;
 
 FEATINV_API featinv_status featinv_run_options_init(featinv_run_options *options, size_t size);
@@ -357,12 +380,16 @@ typedef struct featinv_sample_options {
     double strength;         /* factor on every control residual; 1 */
     double eta;              /* 0: DDIM, 1: DDPM-like noise */
     uint64_t seed;           /* the bundle's, else 100 */
-    int32_t guess_mode;      /* 1: no ControlNet in the negative branch, residual i times .825^(12-i) */
-    int32_t legacy_bytes;    /* 1: truncate to bytes as published, 0: round */
+    /* 1: no ControlNet in the negative branch, residual i of n times
+                          .825^(n-1-i); needs hint_scale 1 */
+    int32_t guess_mode;
+    int32_t legacy_bytes;            /* 1: truncate to bytes as published, 0: round */
     const char *context, *uncontext; /* names in contexts.npz; NULL: the bundle's */
     const featinv_tensor *context_data, *uncontext_data; /* F32 (L, D) instead of a name */
-    const featinv_tensor *noise;      /* F32 (N * samples or 1, C, h, w) instead of the seed's x_T */
-    const featinv_tensor *step_noise; /* F32 (steps run, N * samples, C, h, w), in the order run */
+    const featinv_tensor *noise; /* F32 (N * samples or 1, C, h, w): x_T, not the seed's */
+    const featinv_tensor
+        *step_noise; /* F32 (steps run, N * samples, C, h, w), in the order run; read
+                                           where eta is above 0 */
     const featinv_tensor *trace_x, *trace_x0; /* outputs, shaped like step_noise; NULL: none */
     featinv_progress progress;
     void *user_data;
@@ -373,14 +400,15 @@ typedef struct featinv_sample_options {
 FEATINV_API featinv_status featinv_sample_options_init(featinv_sample_options *options, size_t size,
                                                        const featinv_model *model);
 
-/** Timesteps that `steps` and `spacing` give, ascending: count of them, and the first capacity of
- *  them into timesteps (NULL: only the count). Errors: ARGUMENT (0, 1000 and up, a legacy count
- *  that overflows). */
+/** Timesteps that `steps` and `spacing` give in a schedule of 1000, ascending: count of them
+ *  (LEGACY may give more than steps), and the first capacity of them into timesteps (NULL: only
+ *  the count). Errors: ARGUMENT (0, 1000 and up, a legacy count that overflows). */
 FEATINV_API featinv_status featinv_timesteps(int32_t *timesteps, int32_t capacity, int32_t *count,
                                              int32_t steps, featinv_spacing spacing);
 
-/** Standard normal float32 values from the counter-based generator (Philox4x32-10, docs/numerics.md):
- *  the same bits on every machine. sample: k; step 0 is x_T, i + 1 the noise of the i-th step run. */
+/** Standard normal float32 values from the counter-based generator (Philox4x32-10,
+ *  docs/numerics.md): the same bits on every machine. sample: k; step 0 is x_T, i + 1 the noise of
+ *  the i-th step run. */
 FEATINV_API featinv_status featinv_noise(float *out, size_t count, uint64_t seed, uint32_t sample,
                                          uint32_t step);
 
@@ -398,28 +426,27 @@ typedef struct featinv_score {
     double cosine_median, cosine_mean; /* over positions */
     double cosine_centred;             /* median, feature_mean removed from both */
     int64_t top1_original, top1_sample;
-    int32_t match_top1, match_top5; /* 0, 1, -1 unknown: sample's top-k holds the original's top-1 */
-    double seconds;                 /* share of the call's time */
-    double reserved[8];
+    /* 0, 1, -1 unknown: the sample's top-k holds the original's top-1 */
+    int32_t match_top1, match_top5;
+    double seconds;     /* share of the call's time */
+    double reserved[8]; /* 0; the size never changes, callers hold arrays of it */
 } featinv_score;
 
 /** Scores samples U8 (N * samples, H, W, 3) against maps F32 (N, C, H, W) and logits F32 (N,
- *  classes), or NULL: the head's, where there is one. The sample goes back as its 8-bit image, resized
- *  directly to the backbone's size. scores: N * samples. sample_maps: F32 output or NULL. */
-FEATINV_API featinv_status featinv_score_samples(featinv_score *scores,
-                                                 const featinv_tensor *sample_maps,
-                                                 featinv_session *session,
-                                                 const featinv_tensor *samples,
-                                                 const featinv_tensor *maps,
-                                                 const featinv_tensor *logits,
-                                                 const featinv_run_options *options);
+ *  classes), or NULL: the head's, where there is one. The sample goes back as its 8-bit image,
+ *  resized directly to the backbone's size. scores: N * samples. sample_maps: F32 output or
+ *  NULL. */
+FEATINV_API featinv_status featinv_score_samples(
+    featinv_score *scores, const featinv_tensor *sample_maps, featinv_session *session,
+    const featinv_tensor *samples, const featinv_tensor *maps, const featinv_tensor *logits,
+    const featinv_run_options *options);
 
 typedef struct featinv_reconstruct_options {
     uint32_t struct_size;
     int32_t reserved;
     const featinv_sample_options *sampling; /* NULL: defaults; carries progress and completed */
     const featinv_tensor *maps, *logits;    /* more outputs, each may be NULL */
-    const featinv_tensor *references;       /* U8 (count, H, W, 3): the cropped inputs, generator's size */
+    const featinv_tensor *references;       /* U8 (count, H, W, 3): inputs at generator's size */
     const featinv_tensor *latents;
     const featinv_tensor *sample_maps; /* F32 (count * samples, C, H, W) */
 } featinv_reconstruct_options;
@@ -428,8 +455,9 @@ FEATINV_API featinv_status featinv_reconstruct_options_init(featinv_reconstruct_
                                                             size_t size,
                                                             const featinv_model *model);
 
-/** Images → maps → images and scores: extract, sample, score. images: U8 (count * samples, H, W, 3);
- *  scores: count * samples, or NULL. */
+/** Images → maps → images and scores: extract, sample, score. images: U8 (count * samples, H, W,
+ *  3); scores: count * samples, or NULL; they and sample_maps are written last, so that only a
+ *  call that succeeds gives them. */
 FEATINV_API featinv_status featinv_reconstruct(const featinv_tensor *images, featinv_score *scores,
                                                featinv_session *session,
                                                const featinv_image *photos, int64_t count,
@@ -439,11 +467,11 @@ FEATINV_API featinv_status featinv_reconstruct(const featinv_tensor *images, fea
 
 typedef struct featinv_denoise_options {
     uint32_t struct_size;
-    int32_t strength_count;   /* number of strengths; 0: all 1 */
-    const double *strengths;  /* one per residual, encoder blocks in order, middle block last */
-    int32_t no_control;       /* 1: the ControlNet is not run */
-    int32_t residual_count;   /* number of residual outputs below */
-    const featinv_tensor *hint;      /* output: encoded hint (B, M, h, w), or NULL */
+    int32_t strength_count;     /* number of strengths; 0: all 1 */
+    const double *strengths;    /* one per residual, encoder blocks in order, middle block last */
+    int32_t no_control;         /* 1: the ControlNet is not run */
+    int32_t residual_count;     /* number of residual outputs below */
+    const featinv_tensor *hint; /* output: encoded hint (B, M, h, w), or NULL */
     const featinv_tensor *residuals; /* outputs: residual_count tensors, unscaled, or NULL */
 } featinv_denoise_options;
 
@@ -451,25 +479,343 @@ FEATINV_API featinv_status featinv_denoise_options_init(featinv_denoise_options 
                                                         size_t size);
 
 /** One evaluation of the denoiser: x_t F32 (B, C, h, w), t I64 (B), context F32 (B, L, D), map F32
- *  (B, C, H, W) → prediction F32 (B, C, h, w) (ε or v, as the manifest says). prediction may be NULL
- *  when only options->hint is wanted: then x_t, t and context may be NULL too. */
+ *  (B, C, H, W) → prediction F32 (B, C, h, w) (ε or v, as the manifest says). prediction may be
+ *  NULL when only options->hint is wanted: then x_t, t and context may be NULL too. */
 FEATINV_API featinv_status featinv_denoise(const featinv_tensor *prediction,
                                            featinv_session *session, const featinv_tensor *x_t,
                                            const featinv_tensor *t, const featinv_tensor *context,
                                            const featinv_tensor *map,
                                            const featinv_denoise_options *options);
 
-/** Images U8 (N, H, W, 3) → posterior mean and log-variance F32 (N, C, h, w), unscaled. A latent is
- *  latent_scale * (mean + exp(logvar / 2) * noise). Either output may be NULL. */
+/** Images U8 (N, H, W, 3) of the generator's size → posterior mean and log-variance F32 (N, C, h,
+ *  w), unscaled. A latent is latent_scale * (mean + exp(logvar / 2) * noise). Either output may be
+ *  NULL. */
 FEATINV_API featinv_status featinv_encode(const featinv_tensor *mean, const featinv_tensor *logvar,
                                           featinv_session *session, const featinv_tensor *images,
                                           const featinv_run_options *options);
 
-/** Scaled latents F32 (N, C, h, w) → images: U8 (N, H, W, 3), or F32 (N, 3, H, W) in about [-1, 1],
- *  not clamped. Any h, w. legacy_bytes: 1 truncates. */
+/** Scaled latents F32 (N, C, h, w) → images: U8 (N, H, W, 3), or F32 (N, 3, H, W) in about [-1,
+ *  1], not clamped. Any h, w up to 4096; the factor to H, W is the model's. legacy_bytes: 1
+ *  truncates U8. */
 FEATINV_API featinv_status featinv_decode(const featinv_tensor *images, featinv_session *session,
                                           const featinv_tensor *latents, int32_t legacy_bytes,
                                           const featinv_run_options *options);
+
+/* ---------------------------------------------------------------- concepts ------------------- */
+
+/** Concepts of a feature space (MCD, Vielhaben et al. 2023): K linear subspaces, each with an
+ *  orthonormal basis, and the orthogonal complement of their union. A feature vector is the sum of
+ *  one part in each and one in the complement (an oblique decomposition: the subspaces need not be
+ *  orthogonal to each other). Immutable, reference-counted, shared by threads. Concepts count from
+ *  0. Where a result has one entry per concept, the complement is the last one, K; as an argument
+ *  the complement is FEATINV_COMPLEMENT. Weights are C doubles, C the concepts' channels. */
+typedef struct featinv_concepts featinv_concepts;
+
+/** In place of a concept's number: the orthogonal complement. */
+#define FEATINV_COMPLEMENT (-1)
+
+typedef int32_t featinv_concept_method;
+enum {
+    FEATINV_CONCEPTS_GIVEN = -1, /* featinv_concepts_create */
+    FEATINV_CONCEPTS_MCD = 0,    /* sparse subspace clustering, then a basis per cluster */
+    FEATINV_CONCEPTS_KMEANS = 1, /* k-means of the unit rows; a concept is a centre's direction */
+    FEATINV_CONCEPTS_PCA = 2     /* principal directions of the rows, one each */
+};
+
+typedef int32_t featinv_count_rule;
+enum {
+    FEATINV_COUNT_RATIO = 0, /* argmax l[k+1] / max(l[k], 1e-12) over k = 2..max_count - 1; l[1]
+                                <= l[2] <= ... are the smallest eigenvalues of the Laplacian */
+    FEATINV_COUNT_COMPLETENESS = 1, /* the smallest K >= 2 whose completeness reaches options' */
+    FEATINV_COUNT_GAP = 2,          /* argmax l[k+1] - l[k] */
+    FEATINV_COUNT_LEGACY = 3        /* the same at the largest eigenvalues, as published */
+};
+
+typedef int32_t featinv_basis;
+enum {
+    FEATINV_BASIS_ORIGIN = 0, /* principal directions through the origin */
+    FEATINV_BASIS_CENTRED = 1 /* of the centred rows, as published */
+};
+
+typedef struct featinv_fit_options {
+    uint32_t struct_size;
+    featinv_concept_method method;
+    int32_t count;           /* K, at least 1; 0: by `rule` (MCD only) */
+    int32_t max_count;       /* the largest K that a rule may choose; 10 */
+    featinv_count_rule rule; /* RATIO */
+    featinv_basis basis;     /* ORIGIN */
+    double gamma;            /* sparsity: alpha_j = alpha0_j / gamma; above 0; 10 */
+    double tau;              /* share of the L1 norm: 1 lasso, below 1 elastic net; (0, 1]; 1 */
+    double outlier_quantile; /* rows of an L1 norm above it are removed; (0, 1], 1: none; .75 */
+    int64_t max_rows;        /* rows drawn at random, without replacement; 0: all */
+    int64_t memory;          /* bytes that the Gram matrix may take; else it is recomputed; 2^31 */
+    uint64_t seed;           /* of subsampling and k-means; 0 */
+    int32_t restarts;        /* of k-means; 20 */
+    int32_t dimension;       /* of every concept; 0: lPCA-FO, eigenvalues above .05 of the first */
+    int32_t orthogonalize;   /* 1: greedy orthogonalisation by `weight` */
+    int32_t keep_coefficients; /* 1: featinv_concepts_coefficients may be called */
+    const double *weight;      /* (C): class weight (featinv_class_weight), or NULL */
+    double completeness;       /* for COUNT_COMPLETENESS; .5 */
+    const char *class_name;    /* noted in the result; NULL: none */
+    featinv_progress progress;
+    void *user_data;
+} featinv_fit_options;
+
+FEATINV_API featinv_status featinv_fit_options_init(featinv_fit_options *options, size_t size);
+
+/** Finds concepts (MCD; paper, section 3.3) in features F32: maps (N, C, H, W), whose positions
+ *  are the rows in the order image, row, column, or rows (n, C). Rows are scaled to unit length,
+ *  for PCA taken as they are. Clusters are numbered by size, largest first, of equals the one with
+ *  the first row; PCA gives no labels. session: any, also one without a model; its threads and
+ *  featinv_session_cancel count. The same seed gives the same bits on one machine with the same
+ *  number of threads.
+ *  Errors: ARGUMENT (options; K above the rows left, or above the groups that they form), VALUE
+ *  (NaN, infinity, a row of zeros or of one value in all channels), SHAPE, UNSUPPORTED (the
+ *  dimensions found exceed C), LIMIT (2^31 rows), MEMORY, COMPUTE, CANCELLED. */
+FEATINV_API featinv_status featinv_concepts_fit(featinv_concepts **out, featinv_session *session,
+                                                const featinv_tensor *features,
+                                                const featinv_fit_options *options);
+
+/** Concepts found by any other method (CRAFT, NMF, SAE, CAV directions): bases F64 or F32 (C,
+ *  total), concept i in the columns offsets[i] to offsets[i + 1] - 1, offsets: count + 1 values
+ *  from 0 to total. orthonormalize: 1 makes each concept's columns orthonormal (same subspace), 0
+ *  refuses others than orthonormal ones (1e-6). Errors: SHAPE, VALUE, ARGUMENT (offsets; total
+ *  above C; dependent columns). */
+FEATINV_API featinv_status featinv_concepts_create(featinv_concepts **out,
+                                                   const featinv_tensor *bases,
+                                                   const int32_t *offsets, int32_t count,
+                                                   int32_t orthonormalize);
+
+/** Reads and writes concept files (.npz: docs/concepts.md). Errors: NOT_FOUND, READ, FORMAT, SHAPE,
+ *  VALUE, LIMIT; WRITE. */
+FEATINV_API featinv_status featinv_concepts_open(featinv_concepts **out, const char *path);
+FEATINV_API featinv_status featinv_concepts_save(const featinv_concepts *concepts,
+                                                 const char *path);
+
+FEATINV_API featinv_concepts *featinv_concepts_retain(featinv_concepts *concepts);
+FEATINV_API void featinv_concepts_release(featinv_concepts *concepts);
+
+/** What a set of concepts is and how it was found. Pointers are borrowed from it. */
+typedef struct featinv_concepts_details {
+    uint32_t struct_size;
+    int32_t channels, count, total; /* C, K, sum of the dimensions */
+    const int32_t *offsets;         /* (K + 1) */
+    const double *bases;            /* (C, total), row-major, orthonormal within each concept */
+    const int32_t *labels;          /* concept of each row, -1 removed or not sampled; NULL: none */
+    int32_t label_ndim;             /* 3: (N, H, W), 1: (n) */
+    int32_t angle_first, angle_second; /* the two concepts with the smallest angle; -1 for K = 1 */
+    int64_t label_shape[3];
+    double smallest_angle;    /* principal angle between two concepts, radians; pi/2 for K = 1 */
+    double smallest_singular; /* of all bases side by side; under 1e-6 there is no decomposition */
+    /* of the fit; NaN, 0 or NULL for concepts that were given */
+    featinv_concept_method method;
+    featinv_basis basis;
+    double gamma, tau, outlier_quantile;
+    uint64_t seed;
+    int64_t rows, rows_removed; /* rows used, and how many of them were outliers */
+    double objective;           /* sum over rows of the self-representation objective */
+    double stationarity;        /* largest violation of its stationarity conditions, float64 */
+    double seconds;
+    const double *eigenvalues; /* smallest of the normalised Laplacian, ascending */
+    int32_t eigenvalue_count;
+    int32_t reserved;
+    const char *class_name;
+} featinv_concepts_details;
+
+/** Fills info; set info->struct_size first. */
+FEATINV_API featinv_status featinv_concepts_info(featinv_concepts_details *info,
+                                                 const featinv_concepts *concepts);
+
+/** Self-representation of the last fit as compressed rows, borrowed: row j (of `rows`, all that
+ *  were given) holds values[offsets[j]..offsets[j+1]) at columns indices[..]; removed rows are
+ *  empty, there is no diagonal. Errors: NOT_FOUND where the fit did not keep it. */
+FEATINV_API featinv_status featinv_concepts_coefficients(const int64_t **offsets,
+                                                         const int32_t **indices,
+                                                         const double **values, int64_t *rows,
+                                                         const featinv_concepts *concepts);
+
+/** Parts of maps F32 (N, C, H, W) in each concept: parts F32 (K + 1, N, C, H, W), complement last.
+ *  They sum to the maps (1e-5 relative). Errors: SHAPE, VALUE; UNSUPPORTED where the concepts
+ *  overlap (smallest singular value under 1e-6). */
+FEATINV_API featinv_status featinv_concepts_decompose(const featinv_tensor *parts,
+                                                      const featinv_concepts *concepts,
+                                                      const featinv_tensor *maps);
+
+/** maps - (1 - factor) * part of the concept (paper, section 4.3): factor 0 removes, .25 is the
+ *  paper's, 1 copies bit for bit, above 1 amplifies. mask: F32 (H, W) or (N, H, W) in [0, 1], how
+ *  much of it happens at each position; NULL: everywhere. out may be maps. Errors: as decompose,
+ *  ARGUMENT. */
+FEATINV_API featinv_status featinv_concepts_attenuate(const featinv_tensor *out,
+                                                      const featinv_concepts *concepts,
+                                                      const featinv_tensor *maps,
+                                                      int32_t concept_index, double factor,
+                                                      const featinv_tensor *mask);
+
+typedef int32_t featinv_activation;
+enum {
+    FEATINV_ACTIVATION_IMAGE = 0,    /* over the largest norm of the image's positions */
+    FEATINV_ACTIVATION_POSITION = 1, /* over each position's own norm */
+    FEATINV_ACTIVATION_RAW = 2       /* as it is */
+};
+
+/** Activation maps: norm of each part at each position, F32 (K + 1, N, H, W). Can exceed 1, since
+ *  the decomposition is oblique. */
+FEATINV_API featinv_status featinv_concepts_activation(const featinv_tensor *activation,
+                                                       const featinv_concepts *concepts,
+                                                       const featinv_tensor *maps,
+                                                       featinv_activation normalization);
+
+/** Weight of a class in feature space, C doubles: d logit / d pooled feature for the linear head;
+ *  for LayerNorm and linear the same for a feature of unit spread (relevance puts the real one
+ *  in).
+ *  Errors: UNSUPPORTED where the head is not a function of the map, NOT_FOUND (class). */
+FEATINV_API featinv_status featinv_class_weight(double *weight, featinv_session *session,
+                                                int32_t class_index);
+
+/** Relevance of each concept for a class (MCD, section 3.3). Any output may be NULL.
+ *  global_relevance: K + 1, length of the unit class weight's part in each concept.
+ *  local_relevance: F32 (N, K + 1), share of each concept in the logit, signed: with the head's
+ *  bias they sum to it. local_map: F32 (K + 1, N, H, W), the same before pooling: its mean over
+ *  positions is local_relevance.
+ *  session: with a backbone. maps F32 (N, C, H, W), may be NULL when only global is wanted. */
+FEATINV_API featinv_status featinv_concepts_relevance(
+    double *global_relevance, const featinv_tensor *local_relevance,
+    const featinv_tensor *local_map, featinv_session *session, const featinv_concepts *concepts,
+    const featinv_tensor *maps, int32_t class_index);
+
+/** Completeness of the concepts for a weight (C values): length of the unit weight's projection on
+ *  their span, and of the rest; the squares sum to 1. */
+FEATINV_API featinv_status featinv_concepts_completeness(double *completeness, double *rest,
+                                                         const featinv_concepts *concepts,
+                                                         const double *weight);
+
+/** Two concepts compared, of one set or of two (FEATINV_COMPLEMENT counts): principal angles in
+ *  radians, descending, min of both dimensions, the first capacity of them into angles (may be
+ *  NULL); Grassmann distance sqrt(sum of squares). Errors: SHAPE (channels), ARGUMENT. */
+FEATINV_API featinv_status featinv_concepts_similarity(double *distance, double *angles,
+                                                       int32_t capacity, int32_t *angle_count,
+                                                       const featinv_concepts *a, int32_t index_a,
+                                                       const featinv_concepts *b, int32_t index_b);
+
+/** Concepts made orthogonal to each other, greedily: each step takes the one that adds most
+ *  completeness for weight (C values) and projects it on the complement of those taken. order: K
+ *  numbers of the old concepts, or NULL. Dimensions that vanish are dropped; concepts of which
+ *  nothing is left go, and order ends in -1 for each of them. Labels follow the new numbers.
+ *  Errors: ARGUMENT for a weight of zeros, VALUE. */
+FEATINV_API featinv_status featinv_concepts_orthogonalize(featinv_concepts **out, int32_t *order,
+                                                          const featinv_concepts *concepts,
+                                                          const double *weight);
+
+/* ---------------------------------------------------------------- steering ------------------- */
+
+typedef int32_t featinv_mix_mode;
+enum {
+    FEATINV_MIX_LERP = 0,  /* (1 - w) a + w b (paper, section 4.2) */
+    FEATINV_MIX_SLERP = 1, /* along the arc between both vectors, length interpolated */
+    FEATINV_MIX_NORM = 2   /* lerp, rescaled to the interpolated length */
+};
+
+/** Mixes maps F32 (N, C, H, W) position by position; weight 0 gives a, 1 gives b, both bit for bit.
+ *  Where two vectors span no arc (one is zero, or they are parallel or opposite within 1e-4
+ *  radians), slerp is lerp; a lerp of zero length stays zero. out may be a or b. Errors: ARGUMENT
+ *  (weight outside [0, 1]), SHAPE, VALUE. */
+FEATINV_API featinv_status featinv_features_mix(const featinv_tensor *out, const featinv_tensor *a,
+                                                const featinv_tensor *b, double weight,
+                                                featinv_mix_mode mode);
+
+/** Pastes maps (paper, section 4.2): (1 - m) a + m b with mask m F32 (H, W) or (N, H, W) in [0, 1];
+ *  cells of m = 0 are a's bit for bit, of m = 1 b's. out may be a or b. Errors: ARGUMENT (a mask
+ *  outside [0, 1]), SHAPE, VALUE. */
+FEATINV_API featinv_status featinv_features_compose(const featinv_tensor *out,
+                                                    const featinv_tensor *a,
+                                                    const featinv_tensor *b,
+                                                    const featinv_tensor *mask);
+
+/** Mask of a map's cells for a rectangle {x0, y0, x1, y1} in pixels of an input image of width by
+ *  height: each cell's weight is the share of it that the rectangle covers, after the model's
+ *  resize and centre crop. mask: F32 (H, W) of the map. Errors: ARGUMENT (an empty rectangle, or
+ *  one outside of the crop), UNSUPPORTED without a backbone. */
+FEATINV_API featinv_status featinv_region_mask(const featinv_tensor *mask,
+                                               const featinv_model *model, int32_t width,
+                                               int32_t height, const double rectangle[4]);
+
+/** The same for a soft mask: pixels F32 or U8 (height, width) of the input image, U8 over 255; a
+ *  cell's weight is the mean over the pixels that it covers. */
+FEATINV_API featinv_status featinv_pixel_mask(const featinv_tensor *mask,
+                                              const featinv_model *model,
+                                              const featinv_tensor *pixels);
+
+/** How usual maps F32 (N, C, H, W) are beside the model's training maps (the paper leaves this
+ *  open): percentiles (0 to 100) of their norm and of their residual off the leading principal
+ *  directions of training positions, mean over positions; N values each, either may be NULL. 99
+ *  and up: out of scope.
+ *  Errors: UNSUPPORTED where the bundle's features.npz holds no such statistics. */
+FEATINV_API featinv_status featinv_features_scope(double *norm_percentile,
+                                                  double *residual_percentile,
+                                                  const featinv_model *model,
+                                                  const featinv_tensor *maps);
+
+/* ---------------------------------------------------------------- viz ------------------------ */
+
+typedef int32_t featinv_normalize;
+enum {
+    FEATINV_NORMALIZE_MAX = 0,   /* over the map's maximum */
+    FEATINV_NORMALIZE_MINMAX = 1 /* (map - min) / (max - min) */
+};
+
+/** Where pairs of images differ (paper, algorithm 1): Euclidean distance over RGB in [0, 1],
+ *  median over the pairs, normalised. originals, altered: U8 (P, H, W, 3). map: F32 (H, W) or
+ *  NULL. mask: U8 (H, W) or NULL, 1 where the map is strictly below threshold ("unaffected").
+ *  maximum: the median map's maximum before it was normalised, or NULL. A map of zeros, with
+ *  minmax one of equal values, becomes zero and is masked everywhere, whatever the threshold. */
+FEATINV_API featinv_status featinv_difference_map(const featinv_tensor *map,
+                                                  const featinv_tensor *mask, double *maximum,
+                                                  const featinv_tensor *originals,
+                                                  const featinv_tensor *altered,
+                                                  featinv_normalize normalization,
+                                                  double threshold);
+
+typedef struct featinv_visualize_options {
+    uint32_t struct_size;
+    int32_t pairs;    /* pictures of each map, each pair from one noise; 5 */
+    double factor;    /* of the attenuation; .25 */
+    double threshold; /* .33; negative: from the null, the 95th percentile of its map */
+    featinv_normalize normalization;
+    int32_t null_draws; /* random subspaces for the null; 0 without it, at least 1 with it; 0 */
+    uint64_t null_seed;
+    const featinv_sample_options *sampling; /* NULL: defaults; below */
+    const featinv_tensor *originals;        /* output U8 (N, pairs, H, W, 3), or NULL */
+    const featinv_tensor *altered;          /* output U8 (N, count, pairs, H, W, 3), or NULL */
+    const featinv_tensor *null_map; /* output F32 (N, count, H, W), over the concept's maximum */
+    const featinv_tensor *altered_maps; /* output F32 (N, count, C, h, w): what was drawn */
+    double *maxima; /* output (N, count): before they were normalised, or NULL */
+} featinv_visualize_options;
+
+FEATINV_API featinv_status featinv_visualize_options_init(featinv_visualize_options *options,
+                                                          size_t size, const featinv_model *model);
+
+/** FeatInv-Viz (paper, algorithm 1): what changes in the picture when a concept is turned down.
+ *  Draws each map and, for each of the `count` concepts in `indices`, the attenuated map from the
+ *  same noises, and compares the pictures. map: F32 (N, count, H, W); mask: U8 alike or NULL;
+ *  maps: F32 (N, C, h, w). The null attenuates random subspaces of the concept's dimension, scaled
+ *  to change as much energy (squares summed over the map); its map is the median over the draws, 0
+ *  where the concept's maximum is 0. In sampling, samples is ignored, completed receives how many
+ *  maps are done (their outputs are whole, also when cancelled), noise is (N * pairs or 1, C, h,
+ *  w), step_noise and traces must be NULL. A concept that leaves a map as it is shows no change.
+ *  Errors: as featinv_sample and featinv_concepts_attenuate. */
+FEATINV_API featinv_status featinv_visualize(const featinv_tensor *map, const featinv_tensor *mask,
+                                             featinv_session *session,
+                                             const featinv_concepts *concepts,
+                                             const int32_t *indices, int32_t count,
+                                             const featinv_tensor *maps,
+                                             const featinv_visualize_options *options);
+
+/** A heat map over an image: out, packed RGB of the image's size; heat F32 (h, w) of any size,
+ *  enlarged bilinearly, clipped to [0, 1] for the colours, which are perceptually ordered; opacity
+ *  (0 to 1) times heat is their share. contour: level at which an outline is drawn, NaN: none. */
+FEATINV_API featinv_status featinv_image_overlay(uint8_t *out, const featinv_image *image,
+                                                 const featinv_tensor *heat, double opacity,
+                                                 double contour);
 
 /* ---------------------------------------------------------------- metrics -------------------- */
 
@@ -483,28 +829,29 @@ typedef struct featinv_cosine_result {
 } featinv_cosine_result;
 
 /** Cosine agreement of two sets of maps F32 (N, C, H, W), position by position, in double.
- *  centre: (C) values removed for `centred`; NULL: a's own channel mean. per_image, per_image_centred:
- *  N medians each, or NULL. A position whose norm is zero in one map counts 0, in both 1.
- *  Errors: SHAPE, VALUE. */
+ *  centre: (C) values removed for `centred`; NULL: a's own channel mean. per_image,
+ *  per_image_centred: N medians each, or NULL. A position whose norm is zero in one map
+ *  counts 0, in both 1. Errors: SHAPE, VALUE. */
 FEATINV_API featinv_status featinv_cosine(featinv_cosine_result *result, double *per_image,
                                           double *per_image_centred, const featinv_tensor *a,
                                           const featinv_tensor *b, const float *centre);
 
-/** Spread of samples (paper, section 4: what varies is what the backbone ignores): per-pixel standard
- *  deviation over samples U8 (S, H, W, 3), root mean square over channels, in levels of 0 to 255.
- *  spread: H * W values. */
+/** Spread of samples (paper, section 4: what varies is what the backbone ignores): per-pixel
+ *  standard deviation over samples U8 (S, H, W, 3), root mean square over channels, in levels of 0
+ *  to 255. spread: H * W values. */
 FEATINV_API featinv_status featinv_spread(float *spread, const featinv_tensor *samples);
 
-/** Fréchet distance of two sets of feature rows; rows are kept as float32, the result is computed in
- *  float64 with n - 1 covariances and no ridge. Name the features it was computed on: this is
+/** Fréchet distance of two sets of feature rows; rows are kept as float32, the result is computed
+ *  in float64 with n - 1 covariances and no ridge. Name the features it was computed on: this is
  *  the "FID" only for Inception features. */
 typedef struct featinv_fid featinv_fid;
 FEATINV_API featinv_status featinv_fid_create(featinv_fid **out, int64_t dimension);
-/** side 0 or 1; rows F32 (n, d), or maps (n, d, H, W), which are pooled. first_index: position of row
- *  0 in the whole set, so that sharded updates in any order give the same result; -1 appends. */
+/** side 0 or 1; rows F32 (n, d), or maps (n, d, H, W), which are pooled. first_index: position of
+ *  row 0 in the whole set, so that sharded updates in any order give the same result; -1
+ *  appends. */
 FEATINV_API featinv_status featinv_fid_update(featinv_fid *fid, int32_t side,
                                               const featinv_tensor *rows, int64_t first_index);
-/** Takes over the rows of another accumulator of the same dimension. */
+/** Adds a copy of the rows of another accumulator of the same dimension. */
 FEATINV_API featinv_status featinv_fid_merge(featinv_fid *fid, const featinv_fid *other);
 /** session: any, also one without a model. Errors: ARGUMENT for fewer than 2 rows a side. */
 FEATINV_API featinv_status featinv_fid_result(double *distance, const featinv_fid *fid,
@@ -519,30 +866,31 @@ typedef struct featinv_report featinv_report;
 
 typedef struct featinv_report_options {
     uint32_t struct_size;
-    int32_t resume;          /* 1: keep what DIR/journal.jsonl of the same settings holds */
-    const char *title;       /* heading of the page */
-    const char *settings;    /* JSON object: what must be equal for a resume; NULL: {} */
+    int32_t resume;       /* 1: keep what DIR/journal.jsonl of the same settings holds */
+    const char *title;    /* heading of the page */
+    const char *settings; /* JSON object: what must be equal for a resume; NULL: {} */
     const char *device, *dtype, *bundle_sha256, *bundle_name;
-    double scale;            /* NaN: null */
-    int32_t steps;           /* those run; 0: null */
+    double scale;  /* NaN: null */
+    int32_t steps; /* those run; 0: null */
     int32_t samples;
-    int32_t shard, shards;   /* this job is part `shard` (from 0) of `shards`; 0 or 1: the whole */
+    int32_t shard, shards; /* this job is part `shard` (from 0) of `shards`; 0 or 1: the whole */
 } featinv_report_options;
 
 typedef struct featinv_report_item {
     uint32_t struct_size;
-    int32_t sample;            /* index of the sample, 0-based */
-    const char *input;         /* as given */
+    int32_t sample;    /* index of the sample, 0-based */
+    const char *input; /* as given */
     uint64_t seed;
-    const char *image;         /* path relative to the folder, or NULL */
-    const char *reference;     /* the original at the generator's size, relative, or NULL */
-    const char *spread;        /* spread picture over the samples, relative, or NULL */
+    const char *image;          /* path relative to the folder, or NULL */
+    const char *reference;      /* the original at the generator's size, relative, or NULL */
+    const char *spread;         /* spread picture over the samples, relative, or NULL */
     const featinv_score *score; /* NULL: unknown */
     const char *class_original, *class_sample; /* names, or NULL */
-    const char *error;         /* one line: this input failed; NULL: it did not */
+    const char *error;                         /* one line: this input failed; NULL: it did not */
 } featinv_report_item;
 
-FEATINV_API featinv_status featinv_report_options_init(featinv_report_options *options, size_t size);
+FEATINV_API featinv_status featinv_report_options_init(featinv_report_options *options,
+                                                       size_t size);
 /** directory must exist. Errors: WRITE, ARGUMENT (a resume with other settings). */
 FEATINV_API featinv_status featinv_report_create(featinv_report **out, const char *directory,
                                                  const featinv_report_options *options);
@@ -554,9 +902,10 @@ FEATINV_API featinv_status featinv_report_add(featinv_report *report,
 /** Ends a batch: its items go to the journal at once. A batch torn by a crash is redone whole. */
 FEATINV_API featinv_status featinv_report_commit(featinv_report *report);
 /** Writes results.json and report.html; seconds: wall time of the job. Items in the order of
- *  (input order of first addition, sample). Removes the journal when complete is 1. A shard's journal
- *  (journal-I-of-N.jsonl) stays, and its files also hold what the other shards of the same settings
- *  have committed in the folder so far: batch b of the whole is batch b div N of shard b mod N. */
+ *  (input order of first addition, sample). Removes the journal when complete is 1. A shard's
+ *  journal (journal-I-of-N.jsonl) stays, and its files also hold what the other shards of
+ *  the same settings have committed in the folder so far: batch b of the whole is batch b div N of
+ *  shard b mod N. */
 FEATINV_API featinv_status featinv_report_write(featinv_report *report, double seconds,
                                                 int32_t complete);
 FEATINV_API void featinv_report_destroy(featinv_report *report);

@@ -3,6 +3,7 @@
 #include "convert.h"
 #include "error.h"
 #include "npy.h"
+#include "options.h"
 #include "tensor.h"
 #include "zip.h"
 
@@ -240,25 +241,22 @@ static featinv_status settle(featinv_dtype *dtype, size_t *bytes, const reader *
     return FEATINV_OK;
 }
 
-static void fill_info(featinv_array_info *info, const fi_npy *npy) {
-    info->dtype = npy->dtype;
-    info->ndim = npy->ndim;
-    info->reserved = 0;
-    memcpy(info->shape, npy->shape, sizeof info->shape);
+/* Into a struct of any age: its struct_size says how much of it there is. */
+static featinv_status fill_info(featinv_array_info *info, const fi_npy *npy) {
+    featinv_array_info all = {.struct_size = sizeof all, .dtype = npy->dtype, .ndim = npy->ndim};
+    memcpy(all.shape, npy->shape, sizeof all.shape);
+    return fi_options_init(info, info->struct_size, &all, sizeof all);
 }
 
 featinv_status featinv_array_read(void *data, size_t capacity, featinv_array_info *info,
                                   const char *path, const char *member, featinv_dtype dtype) {
-    if (info && info->struct_size < sizeof *info)
-        return fi_fail(FEATINV_ERROR_ARGUMENT, "struct_size of the array info is %u, not %zu",
-                       (unsigned)info->struct_size, sizeof *info);
     reader r;
     size_t bytes = 0;
     featinv_status status = open_reader(&r, path, member);
     if (!status)
         status = settle(&dtype, &bytes, &r);
     if (!status && info)
-        fill_info(info, &r.npy);
+        status = fill_info(info, &r.npy);
     if (!status && data && capacity < bytes)
         status = fi_fail(FEATINV_ERROR_CAPACITY, "%s: needs %zu bytes, the buffer has %zu", r.label,
                          bytes, capacity);
@@ -286,7 +284,7 @@ featinv_status fi_array_load(void **data, featinv_array_info *info, const char *
     status = read_data(&r, *data, dtype);
     if (!status) {
         info->struct_size = sizeof *info;
-        fill_info(info, &r.npy);
+        status = fill_info(info, &r.npy);
     } else {
         free(*data);
         *data = NULL;
@@ -334,11 +332,23 @@ done:
 
 /* ---------------------------------------------------------------- writing -------------------- */
 
+/* Bytes of text as one element: NumPy's |Sn, which SciPy wants for a sparse matrix's format. */
+static bool is_text(const featinv_tensor *array) {
+    return array->dtype_code == 1 && array->dtype_bits == 8 && array->dtype_lanes > 1 &&
+           array->ndim == 0 && array->device_type == 1 && array->data;
+}
+
 /* Header and packed data of one array. *owned is to be freed. */
 static featinv_status prepare(char header[FI_NPY_HEADER_MOST], size_t *header_bytes,
                               const void **data, size_t *data_bytes, void **owned,
                               const featinv_tensor *array, const char *what) {
     *owned = NULL;
+    if (is_text(array)) {
+        *header_bytes = fi_npy_format_text(header, array->dtype_lanes);
+        *data = (const uint8_t *)array->data + array->byte_offset;
+        *data_bytes = array->dtype_lanes;
+        return FEATINV_OK;
+    }
     featinv_dtype dtype = fi_tensor_dtype(array);
     if (fi_dtype_size(dtype) == 0)
         return fi_fail(FEATINV_ERROR_ARGUMENT, "%s: the dtype is not known", what);

@@ -106,9 +106,10 @@ static featinv_status open_torch(const char *backend_path) {
     char loaded[PATH_MAX] = "";
     (void)snprintf(conf, sizeof conf, "%s", backend_path);
     char *end = strrchr(conf, '.');
-    if (end && strcmp(end, ".so") == 0)
+    bool named = end && strcmp(end, ".so") == 0;
+    if (named)
         memcpy(end, ".conf", sizeof ".conf");
-    if (access(conf, R_OK) != 0)
+    if (!named || access(conf, R_OK) != 0)
         return FEATINV_OK; /* a backend that does not say which libtorch it needs brings its own */
     (void)setting(wanted, sizeof wanted, conf, "torch_version");
 
@@ -222,12 +223,21 @@ featinv_status featinv_backend_info(char *text, size_t capacity) {
     featinv_status status = fi_backend_get(&backend);
     if (status)
         return status;
-    int failed = backend->describe(text, capacity);
-    return failed ? fi_backend_fail(backend, failed, "backend") : FEATINV_OK;
+    if (!text)
+        return fi_fail(FEATINV_ERROR_ARGUMENT, "no place for the text");
+    char line[512];
+    int failed = backend->describe(line, sizeof line);
+    if (failed)
+        return fi_backend_fail(backend, failed, "backend");
+    if (strlen(line) + 1 > capacity)
+        return fi_fail(FEATINV_ERROR_CAPACITY, "the text is longer than %zu bytes", capacity);
+    memcpy(text, line, strlen(line) + 1);
+    return FEATINV_OK;
 }
 
 featinv_status fi_backend_fail(const fi_backend *backend, int status, const char *what) {
-    return fi_fail(status, "%s: %s", what, backend->error());
+    const char *text = backend->error();
+    return strstr(text, what) ? fi_fail(status, "%s", text) : fi_fail(status, "%s: %s", what, text);
 }
 
 featinv_status fi_backend_download(void *host, const void *device, size_t bytes,

@@ -9,7 +9,8 @@
  * opened it. */
 featinv_status fi_backend_get(const fi_backend **out);
 
-/* Puts the backend's text behind "what: " into the thread's error and returns status. */
+/* Puts the backend's text into the thread's error, behind "what: " unless it names what, and
+ * returns status. */
 featinv_status fi_backend_fail(const fi_backend *backend, int status, const char *what);
 
 /* Folder of libfeatinv.so itself. */

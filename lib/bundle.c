@@ -131,10 +131,10 @@ featinv_status fi_bundle_open(fi_bundle **out, const char *path) {
         return fi_fail_memory(sizeof *bundle);
     featinv_status status = FEATINV_OK;
     bundle->path = realpath(path, NULL);
-    if (!bundle->path)
-        status = fi_fail(errno == ENOENT || errno == ENOTDIR ? FEATINV_ERROR_NOT_FOUND
-                                                             : FEATINV_ERROR_READ,
-                         "%s: %s", path, strerror(errno));
+    if (!bundle->path && (errno == ENOENT || errno == ENOTDIR))
+        status = fi_fail(FEATINV_ERROR_NOT_FOUND, "%s: no such folder", path);
+    else if (!bundle->path)
+        status = fi_fail(FEATINV_ERROR_READ, "%s: cannot be read (%s)", path, strerror(errno));
     if (!status)
         status = read_manifest(bundle);
     if (!status)

@@ -15,7 +15,7 @@ static void set(const char *format, va_list args) {
     (void)vsnprintf(text[next], TEXT_SIZE, format, args);
     for (char *c = text[next]; *c; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
-            *c = ' '; /* file names may hold newlines; an error is one line */
+            *c = '?'; /* file names may hold newlines; an error is one line */
     current = next;
 }
 

@@ -69,8 +69,6 @@ featinv_status fi_features_extract(featinv_session *session, fi_net *net, float 
             *completed = first + n;
         if (!status && progress)
             status = fi_session_tick(session, progress, n);
-        if (status == FEATINV_ERROR_CANCELLED && first + n == count)
-            status = FEATINV_OK; /* nothing is left to stop */
     }
     free(bytes);
     free(scratch);
@@ -99,7 +97,8 @@ featinv_status featinv_extract(const featinv_tensor *maps, const featinv_tensor 
     void *map_data = NULL, *logit_data = NULL;
     featinv_status status = fi_features_run(options, &run);
     if (!status && (count < 0 || (count && !images)))
-        status = fi_fail(FEATINV_ERROR_ARGUMENT, "%lld images", (long long)count);
+        status = fi_fail(FEATINV_ERROR_ARGUMENT, "the images are NULL or their count is %lld",
+                         (long long)count);
     if (!status)
         status = fi_session_begin(session, FI_PART(FI_PROGRAM_BACKBONE), &net);
     if (status)
@@ -114,6 +113,26 @@ featinv_status featinv_extract(const featinv_tensor *maps, const featinv_tensor 
     if (!status && count)
         status = fi_features_photos(session, net, map_data, logit_data, images, count, &progress,
                                     run.completed);
+    return status;
+}
+
+featinv_status fi_features_head(featinv_session *session, fi_net *net, float *logits,
+                                const float *maps, int64_t count, fi_progress *progress,
+                                int64_t *completed) {
+    int64_t map[3], classes = session->model->class_count;
+    map_shape(map, session->model->bundle);
+    size_t size = (size_t)(map[0] * map[1] * map[2]);
+    featinv_status status = FEATINV_OK;
+    for (int64_t first = 0; !status && first < count; first += session->batch) {
+        int64_t n = count - first < session->batch ? count - first : session->batch;
+        int failed = session->backend->head(net, logits + first * classes,
+                                            maps + (size_t)first * size, n, map, classes);
+        if (!failed && completed)
+            *completed = first + n;
+        status = failed ? fi_backend_fail(session->backend, failed, "head") : FEATINV_OK;
+        if (!status && progress)
+            status = fi_session_tick(session, progress, n);
+    }
     return status;
 }
 
@@ -136,21 +155,13 @@ featinv_status featinv_classify(const featinv_tensor *logits, featinv_session *s
         return status;
     int64_t count = maps->shape[0], classes = session->model->class_count;
     int64_t logit_shape[2] = {count, classes};
-    size_t size = (size_t)(map[0] * map[1] * map[2]);
     status = fi_tensor_data(&logit_data, logits, "logits", FEATINV_DTYPE_F32, 2, logit_shape);
     if (!status)
-        status = fi_check_finite(map_data, (size_t)count * size, "maps");
+        status = fi_check_finite(map_data, (size_t)(count * map[0] * map[1] * map[2]), "maps");
     fi_progress progress = {run.progress, run.user_data, 0, count};
-    for (int64_t first = 0; !status && first < count; first += session->batch) {
-        int64_t n = count - first < session->batch ? count - first : session->batch;
-        int failed =
-            session->backend->head(net, (float *)logit_data + first * classes,
-                                   (const float *)map_data + (size_t)first * size, n, map, classes);
-        status = failed ? fi_backend_fail(session->backend, failed, "head")
-                        : fi_session_tick(session, &progress, n);
-        if (run.completed && !failed)
-            *run.completed = first + n;
-    }
+    if (!status)
+        status =
+            fi_features_head(session, net, logit_data, map_data, count, &progress, run.completed);
     free(owned);
     return status;
 }

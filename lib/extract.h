@@ -24,4 +24,9 @@ featinv_status fi_features_photos(featinv_session *session, fi_net *net, float *
                                   const featinv_image *images, int64_t count, fi_progress *progress,
                                   int64_t *completed);
 
+/* Maps (count, C, H, W) in batches through the head. */
+featinv_status fi_features_head(featinv_session *session, fi_net *net, float *logits,
+                                const float *maps, int64_t count, fi_progress *progress,
+                                int64_t *completed);
+
 #endif

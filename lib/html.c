@@ -4,6 +4,7 @@
 
 #include "error.h"
 #include "file.h"
+#include "markup.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -13,77 +14,7 @@
 
 #define MOST_PICTURE ((size_t)256 << 20)
 
-static const char style[] =
-    ":root{color-scheme:light dark;--bg:#f6f5f2;--card:#fff;--ink:#1d1f23;--soft:#696d76;"
-    "--line:#e2e0da;--accent:#1f6f62;--track:#e9e7e1;--bad:#a8322a;--badbg:#fbeeec}\n"
-    "@media(prefers-color-scheme:dark){:root{--bg:#14161a;--card:#1d2026;--ink:#e8e8e6;"
-    "--soft:#9ca1ab;--line:#2e323a;--accent:#6cc5b3;--track:#2b2f37;--bad:#f0938a;"
-    "--badbg:#33201f}}\n"
-    "*{box-sizing:border-box}\n"
-    "body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"
-    "'Segoe UI',Roboto,'Noto Sans',sans-serif}\n"
-    "main{max-width:1240px;margin:0 auto;padding:2.2rem 1.2rem 3rem}\n"
-    "h1{font-size:1.7rem;line-height:1.2;letter-spacing:-.01em;margin:0 0 .2rem}\n"
-    "h2{font-size:1rem;margin:0 0 .4rem}\n"
-    ".about{color:var(--soft);margin:0 0 1.5rem}\n"
-    ".tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(128px,1fr));gap:.7rem;"
-    "margin:0 0 1.6rem}\n"
-    ".tile{background:var(--card);border:1px solid var(--line);border-radius:10px;"
-    "padding:.7rem .9rem}\n"
-    ".tile b{display:block;font-size:1.45rem;line-height:1.25;font-weight:600;"
-    "font-variant-numeric:tabular-nums}\n"
-    ".tile span{color:var(--soft);font-size:.82rem}\n"
-    ".errors{background:var(--badbg);border:1px solid var(--bad);border-radius:10px;"
-    "padding:.8rem 1rem;margin:0 0 1.6rem}\n"
-    ".errors h2{color:var(--bad)}.errors ul{margin:0;padding-left:1.1rem}\n"
-    ".errors li{overflow-wrap:anywhere}\n"
-    ".cards{display:flex;flex-wrap:wrap;gap:1rem}\n"
-    ".card{background:var(--card);border:1px solid var(--line);border-radius:12px;"
-    "padding:.8rem .9rem .9rem;max-width:100%}\n"
-    ".card h2{font-size:.9rem;font-weight:600;overflow:hidden;text-overflow:ellipsis;"
-    "white-space:nowrap;max-width:38rem}\n"
-    ".row{display:flex;flex-wrap:wrap;gap:.8rem}\n"
-    "figure{margin:0;width:172px}\n"
-    "figure img{display:block;width:172px;height:auto;border-radius:6px;background:var(--track)}\n"
-    ".gone{width:172px;height:172px;border-radius:6px;background:var(--track);color:var(--soft);"
-    "display:grid;place-items:center;font-size:.82rem}\n"
-    "figcaption{font-size:.82rem;line-height:1.35;margin-top:.4rem;overflow-wrap:anywhere}\n"
-    "figcaption b{font-size:.95rem;font-variant-numeric:tabular-nums}\n"
-    "figcaption .soft{color:var(--soft)}figcaption .miss{color:var(--bad)}\n"
-    ".bar{height:4px;border-radius:2px;background:var(--track);margin:.45rem 0 0;overflow:hidden}\n"
-    ".bar i{display:block;height:100%;background:var(--accent)}.none{background:none}\n"
-    "footer{color:var(--soft);font-size:.82rem;margin-top:2rem;border-top:1px solid var(--line);"
-    "padding-top:1rem}footer p{margin:.3rem 0;overflow-wrap:anywhere}\n"
-    "@media(max-width:480px){main{padding:1.2rem .7rem 2rem}.card{width:100%}"
-    "figure,figure img,.gone{width:calc(50vw - 2.2rem)}.gone{height:calc(50vw - 2.2rem)}}\n"
-    "@media print{body{background:#fff}.card{break-inside:avoid}}\n";
-
 /* ---------------------------------------------------------------- text ----------------------- */
-
-void fi_page_escape(FILE *stream, const char *text) {
-    for (const char *c = text ? text : ""; *c; c++) {
-        switch (*c) {
-        case '&':
-            (void)fputs("&amp;", stream);
-            break;
-        case '<':
-            (void)fputs("&lt;", stream);
-            break;
-        case '>':
-            (void)fputs("&gt;", stream);
-            break;
-        case '"':
-            (void)fputs("&quot;", stream);
-            break;
-        case '\'':
-            (void)fputs("&#39;", stream);
-            break;
-        default:
-            if ((unsigned char)*c >= 0x20 && *c != 0x7f)
-                (void)fputc(*c, stream);
-        }
-    }
-}
 
 static const char *string(const json_t *object, const char *key) {
     return json_string_value(json_object_get(object, key));
@@ -97,30 +28,6 @@ static double number(const json_t *object, const char *key) {
 
 /* ---------------------------------------------------------------- pictures ------------------- */
 
-static void base64(FILE *stream, const uint8_t *bytes, size_t size) {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    char block[4096];
-    size_t used = 0;
-    for (size_t i = 0; i < size; i += 3) {
-        uint32_t word = (uint32_t)bytes[i] << 16;
-        word |= i + 1 < size ? (uint32_t)bytes[i + 1] << 8 : 0;
-        word |= i + 2 < size ? bytes[i + 2] : 0;
-        block[used++] = digits[word >> 18];
-        block[used++] = digits[word >> 12 & 63];
-        block[used++] = i + 1 < size ? digits[word >> 6 & 63] : '=';
-        block[used++] = i + 2 < size ? digits[word & 63] : '=';
-        if (used == sizeof block) {
-            (void)fwrite(block, 1, used, stream);
-            used = 0;
-        }
-    }
-    (void)fwrite(block, 1, used, stream);
-}
-
-static bool is_jpeg(const uint8_t *bytes, size_t size) {
-    return size > 2 && bytes[0] == 0xff && bytes[1] == 0xd8;
-}
-
 /* The picture inlined; a note where its file has gone. */
 static void put_picture(FILE *stream, const char *directory, const char *name, const char *what) {
     char path[4096];
@@ -132,11 +39,7 @@ static void put_picture(FILE *stream, const char *directory, const char *name, c
         (void)fputs("<div class=gone>picture missing</div>", stream);
         return;
     }
-    (void)fputs("<img alt=\"", stream);
-    fi_page_escape(stream, what);
-    (void)fprintf(stream, "\" src=\"data:image/%s;base64,", is_jpeg(bytes, size) ? "jpeg" : "png");
-    base64(stream, bytes, size);
-    (void)fputs("\">", stream);
+    fi_markup_picture(stream, what, bytes, size);
     free(bytes);
 }
 
@@ -161,7 +64,7 @@ static void put_original(FILE *stream, const fi_page *page, const json_t *item) 
     (void)fputs("<figcaption><b>original</b>", stream);
     if (class_name) {
         (void)fputs("<br><span class=soft>", stream);
-        fi_page_escape(stream, class_name);
+        fi_markup_escape(stream, class_name);
         (void)fputs("</span>", stream);
     }
     (void)fputs("</figcaption></figure>\n", stream);
@@ -176,7 +79,7 @@ static void put_class(FILE *stream, const json_t *item) {
     if (json_is_boolean(match))
         (void)fputs(json_is_true(match) ? "✓ " : "✗ ", stream);
     if (name)
-        fi_page_escape(stream, name);
+        fi_markup_escape(stream, name);
     else
         (void)fputs(json_is_true(match) ? "same class" : "another class", stream);
     (void)fputs("</span>", stream);
@@ -239,9 +142,9 @@ static size_t put_card(FILE *stream, const fi_page *page, size_t first) {
         return end;
     const char *input = string(head, "input");
     (void)fputs("<section class=card><h2 title=\"", stream);
-    fi_page_escape(stream, input);
+    fi_markup_escape(stream, input);
     (void)fputs("\">", stream);
-    fi_page_escape(stream, base_name(input ? input : ""));
+    fi_markup_escape(stream, base_name(input ? input : ""));
     (void)fputs("</h2><div class=row>\n", stream);
     put_original(stream, page, head);
     for (size_t i = first; i < end; i++)
@@ -265,17 +168,6 @@ static void put_number_tile(FILE *stream, double value, const char *format, cons
     put_tile(stream, text, label);
 }
 
-/* "8.4 s", "3 min 05 s", "2 h 07 min" */
-static void duration(char *text, size_t capacity, double seconds) {
-    long long whole = (long long)(seconds + 0.5);
-    if (seconds < 60)
-        (void)snprintf(text, capacity, "%.1f s", seconds);
-    else if (whole < 3600)
-        (void)snprintf(text, capacity, "%lld min %02lld s", whole / 60, whole % 60);
-    else
-        (void)snprintf(text, capacity, "%lld h %02lld min", whole / 3600, whole / 60 % 60);
-}
-
 static void put_tiles(FILE *stream, const json_t *s) {
     char text[64], label[96];
     (void)fputs("<div class=tiles>\n", stream);
@@ -286,7 +178,7 @@ static void put_tiles(FILE *stream, const json_t *s) {
     put_number_tile(stream, number(s, "images"), "%.0f", "images drawn");
     double seconds = number(s, "seconds"), each = number(s, "seconds_per_sample");
     if (!isnan(seconds)) {
-        duration(text, sizeof text, seconds);
+        fi_markup_duration(text, sizeof text, seconds);
         (void)snprintf(label, sizeof label, isnan(each) ? "in all" : "in all, %.2f s each", each);
         put_tile(stream, text, label);
     }
@@ -295,16 +187,16 @@ static void put_tiles(FILE *stream, const json_t *s) {
 
 static void put_about(FILE *stream, const json_t *s) {
     (void)fputs("<p class=about>", stream);
-    fi_page_escape(stream, string(s, "bundle") ? string(s, "bundle") : "no bundle");
+    fi_markup_escape(stream, string(s, "bundle") ? string(s, "bundle") : "no bundle");
     if (!isnan(number(s, "steps")))
         (void)fprintf(stream, " · %.0f steps", number(s, "steps"));
     if (!isnan(number(s, "scale")))
         (void)fprintf(stream, " · guidance scale %g", number(s, "scale"));
     if (string(s, "device")) {
         (void)fputs(" · ", stream);
-        fi_page_escape(stream, string(s, "device"));
+        fi_markup_escape(stream, string(s, "device"));
         (void)fputs(" ", stream);
-        fi_page_escape(stream, string(s, "dtype"));
+        fi_markup_escape(stream, string(s, "dtype"));
     }
     (void)fputs("</p>\n", stream);
 }
@@ -318,9 +210,9 @@ static void put_errors(FILE *stream, const json_t *items) {
         if (count++ == 0)
             (void)fputs("<section class=errors><h2>Not done</h2><ul>\n", stream);
         (void)fputs("<li><b>", stream);
-        fi_page_escape(stream, string(item, "input"));
+        fi_markup_escape(stream, string(item, "input"));
         (void)fputs("</b>: ", stream);
-        fi_page_escape(stream, string(item, "error"));
+        fi_markup_escape(stream, string(item, "error"));
         (void)fputs("</li>\n", stream);
     }
     if (count)
@@ -334,10 +226,10 @@ static void put_footer(FILE *stream, const json_t *s) {
         "images. Centred: the training images' channel means are removed from both "
         "maps first.</p>\n<p>libfeatinv ",
         stream);
-    fi_page_escape(stream, string(s, "version"));
+    fi_markup_escape(stream, string(s, "version"));
     if (string(s, "bundle_sha256")) {
         (void)fputs(" · bundle ", stream);
-        fi_page_escape(stream, string(s, "bundle_sha256"));
+        fi_markup_escape(stream, string(s, "bundle_sha256"));
     }
     (void)fputs("</p></footer>\n", stream);
 }
@@ -348,13 +240,7 @@ featinv_status fi_page_write(const char *path, const fi_page *page) {
     if (status)
         return status;
     FILE *stream = fi_writer_stream(writer);
-    (void)fputs("<!doctype html>\n<html lang=en><head><meta charset=utf-8>\n"
-                "<meta name=viewport content=\"width=device-width,initial-scale=1\">\n<title>",
-                stream);
-    fi_page_escape(stream, page->title);
-    (void)fprintf(stream, "</title>\n<style>\n%s</style></head>\n<body><main>\n<h1>", style);
-    fi_page_escape(stream, page->title);
-    (void)fputs("</h1>\n", stream);
+    fi_markup_begin(stream, page->title, NULL);
     put_about(stream, page->summary);
     put_tiles(stream, page->summary);
     put_errors(stream, page->items);
@@ -363,6 +249,6 @@ featinv_status fi_page_write(const char *path, const fi_page *page) {
         i = put_card(stream, page, i);
     (void)fputs("</div>\n", stream);
     put_footer(stream, page->summary);
-    (void)fputs("</main></body></html>\n", stream);
+    fi_markup_end(stream);
     return fi_writer_commit(writer);
 }

@@ -2,6 +2,7 @@
 #include "metrics.h"
 
 #include "error.h"
+#include "options.h"
 #include "tensor.h"
 
 #include <math.h>
@@ -124,16 +125,6 @@ static void measure(featinv_cosine_result *result, double *per_image, double *pe
     result->median_all = fi_median(all, m->images * m->positions);
 }
 
-static featinv_status check_result(const featinv_cosine_result *result) {
-    if (!result)
-        return fi_fail(FEATINV_ERROR_ARGUMENT, "the cosine result is NULL");
-    if (result->struct_size < sizeof *result)
-        return fi_fail(FEATINV_ERROR_ARGUMENT,
-                       "struct_size of the cosine result is %u: set it to its sizeof",
-                       result->struct_size);
-    return FEATINV_OK;
-}
-
 static featinv_status check_maps(maps *m, const featinv_tensor *a) {
     if (a->shape[0] < 1 || a->shape[1] < 1 || a->shape[2] < 1 || a->shape[3] < 1) {
         char text[128];
@@ -151,7 +142,10 @@ static featinv_status check_maps(maps *m, const featinv_tensor *a) {
 featinv_status featinv_cosine(featinv_cosine_result *result, double *per_image,
                               double *per_image_centred, const featinv_tensor *a,
                               const featinv_tensor *b, const float *centre) {
-    featinv_status status = check_result(result);
+    /* the caller's struct may be of any age: filled whole here, copied as far as it goes */
+    featinv_cosine_result all = {.struct_size = sizeof all};
+    featinv_status status =
+        fi_options_init(result, result ? result->struct_size : 0, &all, sizeof all);
     if (status)
         return status;
     const int64_t any[4] = {-1, -1, -1, -1};
@@ -191,7 +185,8 @@ featinv_status featinv_cosine(featinv_cosine_result *result, double *per_image,
         channel_mean(shift, &m);
     for (size_t c = 0; centre && c < m.channels; c++)
         shift[c] = (double)centre[c];
-    measure(result, per_image, per_image_centred, block, work, shift, &m);
+    measure(&all, per_image, per_image_centred, block, work, shift, &m);
+    status = fi_options_init(result, result->struct_size, &all, sizeof all);
 done:
     free(block);
     free(owned_a);

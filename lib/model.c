@@ -144,7 +144,7 @@ static featinv_status read_contexts(featinv_model *model) {
     return status;
 }
 
-static featinv_status read_mean(featinv_model *model) {
+static featinv_status read_features(featinv_model *model) {
     if (!fi_bundle_find(model->bundle, "features.npz"))
         return FEATINV_OK;
     featinv_array_info info;
@@ -156,6 +156,10 @@ static featinv_status read_mean(featinv_model *model) {
     if (!status && (info.ndim != 1 || info.shape[0] != model->bundle->map[0]))
         status = fi_fail(FEATINV_ERROR_BUNDLE, "%s: mean must hold %d values", path,
                          model->bundle->map[0]);
+    if (!status && fi_check_finite(mean, (size_t)info.shape[0], "mean"))
+        status = fi_fail_prefix(FEATINV_ERROR_BUNDLE, "%s", path);
+    if (!status)
+        status = fi_scope_open(&model->scope, path, model->bundle->map[0]);
     free(path);
     return status;
 }
@@ -190,7 +194,7 @@ featinv_status featinv_model_open(featinv_model **out, const char *path, const v
     pthread_mutex_init(&model->lock, NULL);
     status = fi_bundle_open(&model->bundle, path);
     static featinv_status (*const steps[])(featinv_model *) = {
-        open_base, check_parts, read_classes, read_contexts, read_mean, make_alphas};
+        open_base, check_parts, read_classes, read_contexts, read_features, make_alphas};
     for (size_t i = 0; !status && i < sizeof steps / sizeof *steps; i++)
         status = steps[i](model);
     if (status) {
@@ -228,6 +232,7 @@ void featinv_model_release(featinv_model *model) {
     free(model->classes);
     free(model->contexts);
     free(model->feature_mean);
+    fi_scope_close(&model->scope);
     free(model->alphas);
     fi_bundle_close(model->base);
     fi_bundle_close(model->bundle);
@@ -347,6 +352,8 @@ featinv_status featinv_model_default(char *path, size_t capacity) {
     static const char *const places[] = {"../share/featinv/models/scenes", "../models/scenes"};
     const char *given = getenv("FEATINV_MODEL");
     char folder[PATH_MAX], place[PATH_MAX + 64], real[PATH_MAX];
+    if (!path)
+        return fi_fail(FEATINV_ERROR_ARGUMENT, "no place for the path");
     if (given && *given) {
         if (strlen(given) + 1 > capacity)
             return fi_fail(FEATINV_ERROR_CAPACITY, "FEATINV_MODEL is longer than %zu bytes",

@@ -5,6 +5,7 @@
 #include "backend.h"
 #include "bundle.h"
 #include "safetensors.h"
+#include "scope.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -33,6 +34,7 @@ struct featinv_model {
     fi_context *contexts;
     int32_t context_count;
     float *feature_mean; /* (C) or NULL */
+    fi_scope scope;      /* statistics of the training maps, where features.npz holds some */
     float *alphas;       /* (timesteps), NULL without a generator */
     bool has_head, has_generator, has_encoder;
 

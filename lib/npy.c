@@ -208,21 +208,13 @@ featinv_status fi_npy_parse(fi_npy *out, const char *text, size_t size, const ch
 
 /* ---------------------------------------------------------------- writing -------------------- */
 
-size_t fi_npy_format(char header[FI_NPY_HEADER_MOST], featinv_dtype dtype, int32_t ndim,
-                     const int64_t *shape) {
-    const char *description = NULL;
-    for (int i = 0; i < DESCRIPTIONS; i++)
-        if (descriptions[i].dtype == dtype)
-            description = descriptions[i].text;
-    if (!description || ndim < 0 || ndim > FEATINV_MAX_DIMS)
-        return 0;
-    char tuple[256];
-    fi_shape_text(tuple, sizeof tuple, shape, ndim);
-    char order = fi_dtype_size(dtype) == 1 ? '|' : FI_BIG_ENDIAN_HOST ? '>' : '<';
+/* The header of a dtype (with its byte order) and a shape as Python writes it. */
+static size_t put_header(char header[FI_NPY_HEADER_MOST], const char *description,
+                         const char *tuple) {
     char text[FI_NPY_HEADER_MOST - 64];
     int length =
-        snprintf(text, sizeof text, "{'descr': '%c%s', 'fortran_order': False, 'shape': %s, }",
-                 order, description, tuple);
+        snprintf(text, sizeof text, "{'descr': '%s', 'fortran_order': False, 'shape': %s, }",
+                 description, tuple);
 
     size_t used = 10 + (size_t)length + 1; /* prefix, text, newline */
     size_t total = (used + 63) / 64 * 64;
@@ -234,4 +226,25 @@ size_t fi_npy_format(char header[FI_NPY_HEADER_MOST], featinv_dtype dtype, int32
     memset(header + 10 + length, ' ', total - used);
     header[total - 1] = '\n';
     return total;
+}
+
+size_t fi_npy_format(char header[FI_NPY_HEADER_MOST], featinv_dtype dtype, int32_t ndim,
+                     const int64_t *shape) {
+    const char *kind = NULL;
+    for (int i = 0; i < DESCRIPTIONS; i++)
+        if (descriptions[i].dtype == dtype)
+            kind = descriptions[i].text;
+    if (!kind || ndim < 0 || ndim > FEATINV_MAX_DIMS)
+        return 0;
+    char tuple[256], description[8];
+    fi_shape_text(tuple, sizeof tuple, shape, ndim);
+    char order = fi_dtype_size(dtype) == 1 ? '|' : FI_BIG_ENDIAN_HOST ? '>' : '<';
+    (void)snprintf(description, sizeof description, "%c%.2s", order, kind);
+    return put_header(header, description, tuple);
+}
+
+size_t fi_npy_format_text(char header[FI_NPY_HEADER_MOST], uint16_t length) {
+    char description[16];
+    (void)snprintf(description, sizeof description, "|S%u", (unsigned)length);
+    return put_header(header, description, "()");
 }

@@ -33,5 +33,7 @@ featinv_status fi_npy_parse(fi_npy *out, const char *text, size_t size, const ch
  * dtype (bfloat16). */
 size_t fi_npy_format(char header[FI_NPY_HEADER_MOST], featinv_dtype dtype, int32_t ndim,
                      const int64_t *shape);
+/* The same for a text of so many bytes, |Sn without dimensions. */
+size_t fi_npy_format_text(char header[FI_NPY_HEADER_MOST], uint16_t length);
 
 #endif

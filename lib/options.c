@@ -8,7 +8,8 @@ enum { SMALLEST = 8, LARGEST = 65536 };
 
 featinv_status fi_options_init(void *options, size_t size, void *defaults, size_t known) {
     if (!options || size < SMALLEST || size > LARGEST)
-        return fi_fail(FEATINV_ERROR_ARGUMENT, "options of %zu bytes: pass a struct and its sizeof",
+        return fi_fail(FEATINV_ERROR_ARGUMENT,
+                       "a struct of %zu bytes: set its struct_size to its sizeof",
                        options ? size : 0);
     uint32_t declared = (uint32_t)size;
     memset(options, 0, size);

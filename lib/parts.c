@@ -36,7 +36,7 @@ static featinv_status read_inputs(denoise_call *c, const featinv_model *model,
         return status;
     c->n = map->shape[0];
     if (c->n < 1)
-        return fi_fail(FEATINV_ERROR_SHAPE, "map holds no map");
+        return fi_fail(FEATINV_ERROR_SHAPE, "map: holds nothing");
     for (int i = 0; i < 3; i++) {
         c->latent[i] = b->latent[i];
         c->map_extent[i] = b->map[i];
@@ -109,10 +109,12 @@ featinv_status featinv_denoise(const featinv_tensor *prediction, featinv_session
     featinv_status status = fi_options_read(&o, sizeof o, options);
     if (!status && (o.strength_count < 0 || o.strength_count > MAX_RESIDUALS ||
                     (o.strength_count && !o.strengths)))
-        status = fi_fail(FEATINV_ERROR_ARGUMENT, "%d strengths", o.strength_count);
+        status = fi_fail(FEATINV_ERROR_ARGUMENT, "the strengths are NULL or their count is %d",
+                         o.strength_count);
     for (int32_t i = 0; !status && i < o.strength_count; i++)
         if (!isfinite(o.strengths[i]))
-            status = fi_fail(FEATINV_ERROR_ARGUMENT, "strength %d is %g", i, o.strengths[i]);
+            status = fi_fail(FEATINV_ERROR_ARGUMENT, "strength %d is %g: it must be finite", i,
+                             o.strengths[i]);
     if (!status && !x_t && (prediction || o.residuals))
         status = fi_fail(FEATINV_ERROR_ARGUMENT, "a prediction needs x_t, t and context");
     if (!status)
@@ -203,8 +205,8 @@ static featinv_status decoded_shape(int64_t image[3], int64_t latent[3], const f
         latent[i] = latents->shape[i + 1];
     for (int i = 1; i < 3; i++) {
         if (latent[i] < 1 || latent[i] > 4096)
-            return fi_fail(FEATINV_ERROR_SHAPE, "latents of %lld x %lld", (long long)latent[1],
-                           (long long)latent[2]);
+            return fi_fail(FEATINV_ERROR_SHAPE, "latents are %lld x %lld: each must be 1 to 4096",
+                           (long long)latent[1], (long long)latent[2]);
         image[i] = latent[i] * b->image[i] / b->latent[i];
     }
     return FEATINV_OK;

@@ -1,21 +1,20 @@
 #include "preprocess.h"
 
 #include "image.h"
-#include "resize.h"
 
 #include <math.h>
 
 /* Size after the resize: the side that is shorter for its target gets it exactly, the other keeps
  * the aspect, truncated (torchvision's rule, also where the target is not square). */
 static void resized_size(int64_t *height, int64_t *width, const fi_preprocess *p,
-                         const featinv_image *image) {
+                         int32_t image_width, int32_t image_height) {
     int64_t h = (int64_t)floor(p->height / p->crop), w = (int64_t)floor(p->width / p->crop);
-    if (image->width * h <= image->height * w) {
+    if (image_width * h <= image_height * w) {
         *width = w;
-        *height = w * image->height / image->width;
+        *height = w * image_height / image_width;
     } else {
         *height = h;
-        *width = h * image->width / image->height;
+        *width = h * image_width / image_height;
     }
 }
 
@@ -27,16 +26,23 @@ static fi_resize_side middle(int64_t whole, int32_t count) {
     return (fi_resize_side){whole, begin, count};
 }
 
+void fi_preprocess_sides(fi_resize_side *columns, fi_resize_side *rows, const fi_preprocess *p,
+                         int32_t image_width, int32_t image_height) {
+    int64_t height, width;
+    resized_size(&height, &width, p, image_width, image_height);
+    *columns = middle(width, p->width);
+    *rows = middle(height, p->height);
+}
+
 featinv_status fi_preprocess_crop(uint8_t *out, const fi_preprocess *p,
                                   const featinv_image *image) {
     featinv_image checked;
     featinv_status status = fi_image_check(&checked, image);
     if (status)
         return status;
-    int64_t height, width;
-    resized_size(&height, &width, p, image);
-    return fi_resize_part(out, middle(width, p->width), middle(height, p->height), &checked,
-                          p->filter);
+    fi_resize_side columns, rows;
+    fi_preprocess_sides(&columns, &rows, p, checked.width, checked.height);
+    return fi_resize_part(out, columns, rows, &checked, p->filter);
 }
 
 void fi_preprocess_normalize(float *out, const fi_preprocess *p, const uint8_t *bytes, int64_t n) {

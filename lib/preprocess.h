@@ -3,6 +3,7 @@
 #define FI_PREPROCESS_H
 
 #include "featinv.h"
+#include "resize.h"
 
 typedef struct fi_preprocess {
     int32_t height, width; /* what comes out */
@@ -10,6 +11,10 @@ typedef struct fi_preprocess {
     double crop;
     double mean[3], std[3];
 } fi_preprocess;
+
+/* How long both sides are after the resize, and the part of each that the crop keeps. */
+void fi_preprocess_sides(fi_resize_side *columns, fi_resize_side *rows, const fi_preprocess *p,
+                         int32_t image_width, int32_t image_height);
 
 /* Shorter side to floor(size / crop), then the centre of height x width: bytes, packed. */
 featinv_status fi_preprocess_crop(uint8_t *out, const fi_preprocess *p, const featinv_image *image);

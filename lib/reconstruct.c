@@ -61,7 +61,8 @@ featinv_status featinv_reconstruct(const featinv_tensor *images, featinv_score *
     fi_net *net = NULL;
     featinv_status status = fi_options_read(&r, sizeof r, options);
     if (!status && (count < 0 || (count && !photos)))
-        status = fi_fail(FEATINV_ERROR_ARGUMENT, "%lld photos", (long long)count);
+        status = fi_fail(FEATINV_ERROR_ARGUMENT, "the photos are NULL or their count is %lld",
+                         (long long)count);
     if (!status)
         status = fi_sample_begin(session, &o, r.sampling);
     if (!status)

@@ -5,7 +5,6 @@
 #include "featinv.h"
 
 #include <jansson.h>
-#include <stdio.h>
 
 typedef struct fi_page {
     const char *directory; /* where the pictures lie */
@@ -16,8 +15,5 @@ typedef struct fi_page {
 
 /* Writes DIR/report.html. Errors: WRITE, MEMORY. */
 featinv_status fi_page_write(const char *path, const fi_page *page);
-
-/* Writes text with &, <, >, quotes escaped and control characters left out. */
-void fi_page_escape(FILE *stream, const char *text);
 
 #endif

@@ -37,7 +37,7 @@ featinv_status featinv_sample_options_init(featinv_sample_options *options, size
 static featinv_status check_real(double value, const char *name) {
     return isfinite(value) && fabs(value) <= 1e6
                ? FEATINV_OK
-               : fi_fail(FEATINV_ERROR_ARGUMENT, "%s is %g: it must be a number within 1e6", name,
+               : fi_fail(FEATINV_ERROR_ARGUMENT, "%s is %g: it must be from -1e6 to 1e6", name,
                          value);
 }
 
@@ -230,12 +230,7 @@ static featinv_status run_chunk(run *r, const fi_sample_outputs *out, int64_t ba
         return fi_backend_fail(backend, failed, "sampling");
     if (!status && r->options->completed)
         *r->options->completed = first + n;
-    if (!status) {
-        status = fi_session_tick(r->session, progress, n);
-        if (status == FEATINV_ERROR_CANCELLED && first + n == r->lanes)
-            status = FEATINV_OK; /* nothing is left to stop */
-    }
-    return status;
+    return status ? status : fi_session_tick(r->session, progress, n);
 }
 
 static int64_t smaller(int64_t a, int64_t b) {

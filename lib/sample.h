@@ -1,4 +1,6 @@
-/* Maps to images: the sampling loop. */
+/* Maps to images: the sampling loop. Here are order, noise, progress and cancel; the coefficients
+ * of a step are made in schedule.c, its arithmetic (branches, guidance, DDIM) is
+  * shim/sampler.cpp. */
 #ifndef FI_SAMPLE_H
 #define FI_SAMPLE_H
 

@@ -87,22 +87,13 @@ featinv_status fi_score_run(featinv_score *scores, float *sample_maps, featinv_s
     return status;
 }
 
-/* Logits of given maps through the head, where the bundle has one: fresh memory, or NULL. */
-static featinv_status head_logits(float **out, featinv_session *session, const float *maps,
-                                  int64_t count) {
-    const featinv_model *model = session->model;
-    const fi_bundle *b = model->bundle;
-    int64_t shape[4] = {count, b->map[0], b->map[1], b->map[2]};
-    int64_t logit_shape[2] = {count, model->class_count};
-    *out = NULL;
-    if (!model->has_head || !model->class_count)
-        return FEATINV_OK;
-    *out = malloc((size_t)(count * model->class_count) * sizeof **out + 1);
-    if (!*out)
-        return fi_fail_memory((size_t)(count * model->class_count) * sizeof **out);
-    featinv_tensor logits = featinv_tensor_view(*out, FEATINV_DTYPE_F32, 2, logit_shape);
-    featinv_tensor view = featinv_tensor_view((void *)(uintptr_t)maps, FEATINV_DTYPE_F32, 4, shape);
-    return featinv_classify(&logits, session, &view, NULL);
+/* Logits of given maps through the head: fresh memory. */
+static featinv_status head_logits(float **out, featinv_session *session, fi_net *net,
+                                  const float *maps, int64_t count) {
+    size_t size = (size_t)(count * session->model->class_count) * sizeof **out;
+    *out = malloc(size + 1);
+    return *out ? fi_features_head(session, net, *out, maps, count, NULL, NULL)
+                : fi_fail_memory(size);
 }
 
 featinv_status featinv_score_samples(featinv_score *scores, const featinv_tensor *sample_maps,
@@ -117,11 +108,15 @@ featinv_status featinv_score_samples(featinv_score *scores, const featinv_tensor
     featinv_status status = fi_features_run(options, &run);
     if (!status && !scores)
         status = fi_fail(FEATINV_ERROR_ARGUMENT, "no place for the scores");
+    const featinv_model *model = session ? session->model : NULL;
+    bool through_head = !logits && model && model->has_head && model->class_count;
     if (!status)
-        status = fi_session_begin(session, FI_PART(FI_PROGRAM_BACKBONE), &net);
+        status = fi_session_begin(
+            session, FI_PART(FI_PROGRAM_BACKBONE) | (through_head ? FI_PART(FI_PROGRAM_HEAD) : 0),
+            &net);
     if (status)
         return status;
-    const fi_bundle *b = session->model->bundle;
+    const fi_bundle *b = model->bundle;
     int64_t map_shape[4] = {-1, b->map[0], b->map[1], b->map[2]}, image_shape[4] = {-1, -1, -1, 3};
     status = fi_tensor_input(&map_data, &owned[0], maps, "maps", FEATINV_DTYPE_F32, 4, map_shape);
     if (!status)
@@ -130,7 +125,7 @@ featinv_status featinv_score_samples(featinv_score *scores, const featinv_tensor
     if (status)
         goto done;
     int64_t count = maps->shape[0], lanes = samples->shape[0];
-    int64_t logit_shape[2] = {count, session->model->class_count};
+    int64_t logit_shape[2] = {count, model->class_count};
     int64_t lane_shape[4] = {lanes, b->map[0], b->map[1], b->map[2]};
     if (count < 1 || lanes % count != 0 || lanes < count) {
         status = fi_fail(FEATINV_ERROR_SHAPE, "%lld samples do not share out over %lld maps",
@@ -140,8 +135,8 @@ featinv_status featinv_score_samples(featinv_score *scores, const featinv_tensor
     if (logits)
         status = fi_tensor_input(&logit_data, &owned[2], logits, "logits", FEATINV_DTYPE_F32, 2,
                                  logit_shape);
-    else
-        status = head_logits(&own_logits, session, map_data, count);
+    else if (through_head)
+        status = head_logits(&own_logits, session, net, map_data, count);
     if (!status && sample_maps)
         status = fi_tensor_data(&sample_map_data, sample_maps, "sample maps", FEATINV_DTYPE_F32, 4,
                                 lane_shape);

@@ -58,13 +58,11 @@ static featinv_status place(featinv_session *session, const featinv_session_opti
     bool cuda = session->device_type == FI_DEVICE_CUDA;
     if (session->dtype == FEATINV_DTYPE_F16 && !cuda)
         return fi_fail(FEATINV_ERROR_ARGUMENT,
-                       "dtype fp16 needs a CUDA device; the CPU has fp32 and "
-                       "bf16");
+                       "dtype fp16 needs a CUDA device; the CPU has fp32 and bf16");
     if (options->batch < 0 || options->batch > 65536 || options->threads < 0 ||
         options->threads > 4096)
         return fi_fail(FEATINV_ERROR_ARGUMENT,
-                       "batch is %d and threads is %d: they must be 0 to "
-                       "65536 and 0 to 4096",
+                       "batch is %d and threads is %d: they must be 0 to 65536 and 0 to 4096",
                        options->batch, options->threads);
     session->batch = options->batch ? options->batch : cuda ? 32 : 8;
     int failed = session->backend->device_open(session->device_type, session->device_index);
@@ -136,9 +134,7 @@ static featinv_status check_needs(const featinv_model *model, uint32_t needs) {
     const char *path = model->bundle->path;
     if ((needs & FI_PART(FI_PROGRAM_BACKBONE)) && !model->bundle->has_backbone)
         return fi_fail(FEATINV_ERROR_UNSUPPORTED,
-                       "%s: this bundle has no backbone: it draws from "
-                       "given maps only",
-                       path);
+                       "%s: this bundle has no backbone: it draws from given maps only", path);
     if ((needs & FI_PART(FI_PROGRAM_HEAD)) && !model->has_head)
         return fi_fail(FEATINV_ERROR_UNSUPPORTED,
                        "%s: this bundle's logits are not a function of the spatial map", path);
@@ -171,8 +167,10 @@ featinv_status fi_session_tick(featinv_session *session, fi_progress *progress, 
     progress->done += units;
     bool stop =
         progress->call && progress->call(progress->user_data, progress->done, progress->total) != 0;
+    if (progress->done >= progress->total)
+        return FEATINV_OK; /* nothing is left to stop */
     if (stop || atomic_load(&session->cancelled))
-        return fi_fail(FEATINV_ERROR_CANCELLED, "cancelled after %lld of %lld steps",
+        return fi_fail(FEATINV_ERROR_CANCELLED, "cancelled after %lld of %lld units",
                        (long long)progress->done, (long long)progress->total);
     return FEATINV_OK;
 }

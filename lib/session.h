@@ -19,8 +19,9 @@ struct featinv_session {
 
 const fi_backend *fi_session_backend(const featinv_session *session);
 
-/* Starts a call: checks the process (fork), forgets earlier cancels. needs: programs (FI_PART) that
- * must be ready in *net; 0 leaves net alone. Errors: UNSUPPORTED without the model's part. */
+/* Starts a public call, once and never from inside of another one: checks the process (fork),
+ * forgets earlier cancels. needs: programs (FI_PART) that must be ready in *net; 0 leaves net
+ * alone. Errors: UNSUPPORTED without the model's part. */
 featinv_status fi_session_begin(featinv_session *session, uint32_t needs, fi_net **net);
 
 /* Progress of a call. */
@@ -30,7 +31,7 @@ typedef struct fi_progress {
     int64_t done, total;
 } fi_progress;
 
-/* One unit is done: reports it, and says CANCELLED if anyone asked to stop. */
+/* Units are done: reports them, and says CANCELLED if anyone asked to stop while some are left. */
 featinv_status fi_session_tick(featinv_session *session, fi_progress *progress, int64_t units);
 
 #endif

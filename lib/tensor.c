@@ -49,13 +49,18 @@ featinv_dtype fi_tensor_dtype(const featinv_tensor *tensor) {
 
 /* ---------------------------------------------------------------- shapes --------------------- */
 
-const char *fi_shape_text(char *text, size_t capacity, const int64_t *shape, int32_t ndim) {
+/* free_extents: negative extents are those of a wanted shape, "any". */
+static const char *shape_text(char *text, size_t capacity, const int64_t *shape, int32_t ndim,
+                              bool free_extents) {
     if (capacity == 0)
         return "";
     size_t used = 0;
     for (int32_t i = 0; i < ndim && used < capacity; i++) {
+        const char *before = i ? ", " : "(";
         int more =
-            snprintf(text + used, capacity - used, "%s%lld", i ? ", " : "(", (long long)shape[i]);
+            free_extents && shape[i] < 0
+                ? snprintf(text + used, capacity - used, "%sany", before)
+                : snprintf(text + used, capacity - used, "%s%lld", before, (long long)shape[i]);
         used += (size_t)more;
     }
     if (used < capacity)
@@ -64,6 +69,10 @@ const char *fi_shape_text(char *text, size_t capacity, const int64_t *shape, int
                        : ndim == 1 ? ",)"
                                    : ")");
     return text;
+}
+
+const char *fi_shape_text(char *text, size_t capacity, const int64_t *shape, int32_t ndim) {
+    return shape_text(text, capacity, shape, ndim, false);
 }
 
 /* An extent of 0 does not excuse others whose product overflows, in whatever order they come. */
@@ -119,7 +128,7 @@ static featinv_status check_view(size_t *bytes, const featinv_tensor *tensor, co
     fi_shape_text(have, sizeof have, tensor->shape, tensor->ndim);
     if (!fits)
         return fi_fail(FEATINV_ERROR_SHAPE, "%s: shape is %s, not %s", what, have,
-                       fi_shape_text(want, sizeof want, shape, ndim));
+                       shape_text(want, sizeof want, shape, ndim, true));
     if (!fi_checked_size(bytes, tensor->shape, tensor->ndim, fi_dtype_size(dtype)))
         return fi_fail(FEATINV_ERROR_SHAPE, "%s: shape %s is negative or too large", what, have);
     if (*bytes > 0 && !tensor->data)

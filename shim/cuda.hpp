@@ -1,6 +1,6 @@
 /* The seam between the backend and its CUDA plug-in. The backend links no CUDA library: once
- * libtorch_cuda is in the process, ATen's dispatcher reaches every CUDA kernel, and what ATen has no
- * device-neutral call for stands here. */
+ * libtorch_cuda is in the process, ATen's dispatcher reaches every CUDA kernel, and what ATen has
+ * no device-neutral call for stands here. */
 #ifndef FI_SHIM_CUDA_HPP
 #define FI_SHIM_CUDA_HPP
 
@@ -17,7 +17,7 @@ typedef struct fi_cuda {
     uint32_t size; /* sizeof(fi_cuda) */
     /* Devices that can be used; 0 without driver or device. Never fails. */
     int (*count)(void);
-    /* "NVIDIA H100 80GB HBM3, 79 of 80 GiB free"; returns 0, or -1 when the device does not answer. */
+    /* "NVIDIA H100 80GB HBM3, 79 of 80 GiB free"; 0, or -1 where the device does not answer. */
     int (*describe)(char *text, size_t capacity, int index);
     /* 0 where the plug-in holds code for the device; -1 and a text where not. */
     int (*usable)(char *text, size_t capacity, int index);

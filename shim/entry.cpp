@@ -58,6 +58,10 @@ int set_threads(std::int32_t threads) {
     });
 }
 
+int thread_count() {
+    return at::get_num_threads();
+}
+
 /* Kernels without a deterministic form still run: forwards of the usual layers all have one. */
 int set_deterministic(std::int32_t on) {
     return guarded([&] {
@@ -74,8 +78,8 @@ int download(void *host, const void *device, std::size_t bytes, std::int32_t dev
         const at::Device place = open_device(FI_DEVICE_CUDA, device_index);
         const OnDevice current(place);
         const auto size = static_cast<std::int64_t>(bytes);
-        const at::Tensor there = at::from_blob(const_cast<void *>(device), {size},
-                                               at::dtype(at::kByte).device(place));
+        const at::Tensor there =
+            at::from_blob(const_cast<void *>(device), {size}, at::dtype(at::kByte).device(place));
         at::from_blob(host, {size}, at::dtype(at::kByte)).copy_(there);
     });
 }
@@ -114,6 +118,10 @@ const fi_backend table = {
     eigh,
     singular_values,
     cholesky,
+    operand_create,
+    operand_multiply,
+    operand_destroy,
+    thread_count,
     download,
 };
 

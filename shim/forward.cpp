@@ -109,8 +109,8 @@ at::Tensor run_unet(const fi_net &net, const at::Tensor &x, const at::Tensor &ba
 
 at::Tensor run_hint(const fi_net &net, const at::Tensor &maps, bool pooled) {
     const at::Tensor input = pooled ? maps.mean({2, 3}, true).expand_as(maps) : maps;
-    return run_tensor(net.program(FI_PROGRAM_HINT), "forward", {activation(net, FI_PROGRAM_HINT, input)},
-                      {maps.size(0), -1, -1, -1})
+    return run_tensor(net.program(FI_PROGRAM_HINT), "forward",
+                      {activation(net, FI_PROGRAM_HINT, input)}, {maps.size(0), -1, -1, -1})
         .to(net.dtype);
 }
 
@@ -207,8 +207,8 @@ int denoise(fi_net *net, float *prediction, float *hint, std::int64_t hint_size,
         }
         if (!x)
             return;
-        const at::Tensor latents =
-            activation(*net, FI_PROGRAM_UNET, from_host(x, batch_of(n, latent), net->device, at::kFloat));
+        const at::Tensor latents = activation(
+            *net, FI_PROGRAM_UNET, from_host(x, batch_of(n, latent), net->device, at::kFloat));
         const at::Tensor times =
             from_host(t, {n}, at::kLong, net->device, at::kLong).to(at::kFloat);
         const at::Tensor prompts =
@@ -253,7 +253,8 @@ fi_net::Shapes find_shapes(const fi_net &net, const std::int64_t latent[3],
              program_name(FI_PROGRAM_CONTROL));
     const at::TensorOptions floats = at::dtype(at::kFloat).device(net.device);
     const at::Tensor hint = run_hint(net, at::zeros(batch_of(1, map), floats), false);
-    const at::Tensor x = activation(net, FI_PROGRAM_CONTROL, at::zeros(batch_of(1, latent), floats));
+    const at::Tensor x =
+        activation(net, FI_PROGRAM_CONTROL, at::zeros(batch_of(1, latent), floats));
     const at::Tensor context = at::zeros({1, 1, control.context_width}, floats).to(net.dtype);
     fi_net::Shapes shapes;
     shapes.hint = hint.sizes().slice(1).vec();

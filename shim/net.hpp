@@ -27,9 +27,9 @@ struct External {
 
 struct Weight {
     std::vector<std::int64_t> shape;
-    at::Tensor raw;            /* as stored, while the core reads into it */
-    at::Tensor value;          /* in the net's dtype on its device */
-    std::uint32_t wanted = 0;  /* bits of the programs that are loaded, not finished */
+    at::Tensor raw;           /* as stored, while the core reads into it */
+    at::Tensor value;         /* in the net's dtype on its device */
+    std::uint32_t wanted = 0; /* bits of the programs that are loaded, not finished */
 };
 
 /* A method of a program, inlined, with its weights in place of the module's attributes. */

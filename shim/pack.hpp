@@ -1,8 +1,8 @@
 /* Weights of convolutions and linear layers in the layout that oneDNN computes in.
  *
- * Left alone, oneDNN re-lays a weight at every call; for the deep layers of a diffusion network that
- * is half of the time. The best layout depends on the size of the input, so a weight is packed when
- * it first meets one, and again only where another size wants another layout. */
+ * Left alone, oneDNN re-lays a weight at every call; for the deep layers of a diffusion network
+ * that is half of the time. The best layout depends on the size of the input, so a weight is packed
+ * when it first meets one, and again only where another size wants another layout. */
 #ifndef FI_SHIM_PACK_HPP
 #define FI_SHIM_PACK_HPP
 
@@ -26,8 +26,7 @@ class Packed : public torch::CustomClassHolder {
     struct Geometry {
         std::vector<std::int64_t> stride, padding, dilation;
         bool operator==(const Geometry &other) const {
-            return stride == other.stride && padding == other.padding &&
-                   dilation == other.dilation;
+            return stride == other.stride && padding == other.padding && dilation == other.dilation;
         }
     };
 
@@ -49,8 +48,8 @@ class Packed : public torch::CustomClassHolder {
 
     const Geometry geometry_;
     std::shared_mutex lock_;
-    at::Tensor dense_;                 /* until first packed */
-    std::vector<at::Tensor> layouts_;  /* one or two in practice */
+    at::Tensor dense_;                /* until first packed */
+    std::vector<at::Tensor> layouts_; /* one or two in practice */
     std::vector<Size> sizes_;
 };
 

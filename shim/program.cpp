@@ -123,8 +123,8 @@ int program_load(fi_net *net, std::int32_t number, const void *bytes, std::size_
             Weight &weight = net->weights[external.key];
             if (weight.wanted && weight.shape != external.shape)
                 fail(FEATINV_ERROR_BUNDLE, "%s wants %s as %s, another program as %s",
-                     program_name(number), external.key.c_str(),
-                     shape_text(external.shape).c_str(), shape_text(weight.shape).c_str());
+                     program_name(number), external.key.c_str(), shape_text(external.shape).c_str(),
+                     shape_text(weight.shape).c_str());
             weight.shape = external.shape;
             weight.wanted |= 1u << number;
         }
@@ -134,7 +134,8 @@ int program_load(fi_net *net, std::int32_t number, const void *bytes, std::size_
 
 int program_tensor_count(fi_net *net, std::int32_t number, std::int64_t *count) {
     return guarded([&] {
-        *count = static_cast<std::int64_t>(loaded(net, number).externals.size());
+        const auto &externals = loaded(net, number).externals;
+        *count = static_cast<std::int64_t>(externals.size());
     });
 }
 
@@ -178,8 +179,8 @@ int weight_done(fi_net *net, const char *key) {
         Weight &weight = found->second;
         const OnDevice current(net->device);
         const bool hint_alone = weight.wanted == 1u << FI_PROGRAM_HINT;
-        weight.value = weight.raw.to(net->device, hint_alone ? dtype_of(*net, FI_PROGRAM_HINT)
-                                                             : net->dtype);
+        weight.value =
+            weight.raw.to(net->device, hint_alone ? dtype_of(*net, FI_PROGRAM_HINT) : net->dtype);
         if (net->device.is_cuda() && weight.value.dim() == 4)
             weight.value = weight.value.contiguous(at::MemoryFormat::ChannelsLast);
         weight.raw.reset();

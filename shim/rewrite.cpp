@@ -161,7 +161,7 @@ bool constant_is(Value *value, const c10::IValue &wanted) {
     return constant && *constant == wanted;
 }
 
-/* The geometry of a node that multiplies by the weight `use` in a way that Packed can, else none. */
+/* The geometry of a node that multiplies by the weight `use` as Packed can, else none. */
 std::optional<Packed::Geometry> packable(const torch::jit::Use &use, std::size_t dims) {
     const Node *node = use.user;
     if (use.offset != 1)

@@ -198,8 +198,7 @@ int sampler_create(fi_sampler **out, fi_net *net, const fi_sampler_plan *plan) {
             sampler->steps.push_back(
                 coefficients(plan->alpha[i], plan->alpha_prev[i], plan->sigma[i]));
         sampler->grouping = group_branches(*plan);
-        sampler->conditional =
-            project(*net, plan->context, plan->context_rows, plan->context_dim);
+        sampler->conditional = project(*net, plan->context, plan->context_rows, plan->context_dim);
         if (plan->uncontext)
             sampler->negative =
                 project(*net, plan->uncontext, plan->uncontext_rows, plan->context_dim);
@@ -216,9 +215,9 @@ int sampler_hints(fi_sampler *sampler, const float *maps, std::int64_t n) {
         sampler->hints = encode_hints(
             *sampler, from_host(maps, batch_of(n, sampler->map), net.device, at::kFloat));
         if (sampler->hint_scale != 1.0 && !sampler->zero_hint.defined())
-            sampler->zero_hint = encode_hints(
-                *sampler, at::zeros(batch_of(1, sampler->map),
-                                    at::dtype(at::kFloat).device(net.device)));
+            sampler->zero_hint =
+                encode_hints(*sampler, at::zeros(batch_of(1, sampler->map),
+                                                 at::dtype(at::kFloat).device(net.device)));
     });
 }
 

@@ -19,8 +19,8 @@ constexpr std::size_t branch_count = 3;
 
 /* Coefficients of one DDIM step, computed in double. */
 struct StepCoefficients {
-    double alpha_root, noise_root;      /* √ᾱ, √(1−ᾱ) */
-    double previous_root, direction;    /* √ᾱ_prev, √(1−ᾱ_prev−σ²) */
+    double alpha_root, noise_root;   /* √ᾱ, √(1−ᾱ) */
+    double previous_root, direction; /* √ᾱ_prev, √(1−ᾱ_prev−σ²) */
     double sigma;
 };
 

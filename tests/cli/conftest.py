@@ -134,3 +134,16 @@ def results(folder: Path) -> dict:
 def tree(folder: Path) -> dict:
     """Every file of a folder and its bytes."""
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+
+def pictures(folder: Path) -> dict:
+    return {name: data for name, data in tree(folder).items() if name.endswith(".png")}
+
+
+def timeless(folder: Path) -> dict:
+    """results.json without what differs between equal runs."""
+    root = results(folder)
+    for entry in [root["summary"], *root["items"]]:
+        for key in ("seconds", "seconds_per_sample"):
+            entry.pop(key, None)
+    return root

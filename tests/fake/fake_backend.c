@@ -6,6 +6,7 @@
  * calls. */
 #include "featinv.h"
 #include "../../shim/backend.h"
+#include "algebra.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -303,6 +304,71 @@ static void sampler_destroy(fi_sampler *s) {
     free(s);
 }
 
+struct fi_operand {
+    const float *rows;
+    int64_t d;
+};
+
+static int threads = 1; /* as asked for last */
+
+static int set_threads(int32_t number) {
+    threads = number > 0 ? number : threads;
+    return 0;
+}
+
+static int thread_count(void) {
+    return threads;
+}
+
+static int gemm(double *c, const double *a, const double *b, int64_t m, int64_t n, int64_t k,
+                int32_t transpose_a, int32_t transpose_b) {
+    (void)algebra_gemm(c, a, b, m, n, k, transpose_a, transpose_b);
+    return fail("gemm");
+}
+
+static int eigh(double *values, double *vectors, const double *a, int64_t n) {
+    (void)algebra_eigh(values, vectors, a, n);
+    return fail("eigh");
+}
+
+static int singular_values(double *values, const double *a, int64_t m, int64_t n) {
+    (void)algebra_singular_values(values, a, m, n);
+    return fail("singular_values");
+}
+
+static int cholesky(double *factor, int32_t *ok, const double *a, int64_t n) {
+    (void)algebra_cholesky(factor, ok, a, n);
+    return fail("cholesky");
+}
+
+static int operand_create(fi_operand **out, int32_t device_type, int32_t index, const float *rows,
+                          int64_t n, int64_t d) {
+    (void)device_type, (void)index, (void)n;
+    *out = malloc(sizeof **out);
+    if (!*out)
+        return FEATINV_ERROR_MEMORY;
+    **out = (fi_operand){rows, d};
+    return fail("operand_create");
+}
+
+static int operand_multiply(fi_operand *operand, float *out, int64_t stride, const float *a,
+                            int64_t a_first, int64_t m, int64_t first, int64_t count) {
+    const int64_t d = operand->d;
+    const float *left = a ? a : operand->rows + a_first * d;
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < count; j++) {
+            float sum = 0.0f;
+            for (int64_t k = 0; k < d; k++)
+                sum += left[i * d + k] * operand->rows[(first + j) * d + k];
+            out[i * stride + j] = sum;
+        }
+    return fail("operand_multiply");
+}
+
+static void operand_destroy(fi_operand *operand) {
+    free(operand);
+}
+
 static int download(void *host, const void *device, size_t bytes, int32_t device_index) {
     (void)device_index;
     memcpy(host, device, bytes);
@@ -318,7 +384,7 @@ const fi_backend *fi_backend_table(char *message, size_t capacity) {
         .describe = describe,
         .cuda_count = cuda_count,
         .device_open = device_open,
-        .set_threads = set_number,
+        .set_threads = set_threads,
         .set_deterministic = set_number,
         .net_create = net_create,
         .net_destroy = net_destroy,
@@ -341,6 +407,14 @@ const fi_backend *fi_backend_table(char *message, size_t capacity) {
         .sampler_latents = sampler_latents,
         .sampler_decode = sampler_decode,
         .sampler_destroy = sampler_destroy,
+        .gemm = gemm,
+        .eigh = eigh,
+        .singular_values = singular_values,
+        .cholesky = cholesky,
+        .operand_create = operand_create,
+        .operand_multiply = operand_multiply,
+        .operand_destroy = operand_destroy,
+        .thread_count = thread_count,
         .download = download,
     };
     if (getenv("FAKE_REFUSE")) {

@@ -104,3 +104,26 @@ def ycck(data: bytes) -> bytes:
     """A CMYK file whose Adobe marker says YCCK: other colours, but a valid file."""
     at = data.index(b"Adobe")
     return data[:at + 11] + b"\x02" + data[at + 12:]
+
+
+# Pairs of luma factors (horizontal, vertical) with equally many blocks an MCU: the header of a file
+# of one kind, changed, makes it a file of the other, which Pillow reads but does not write.
+LUMA = {"4:1:1": ((4, 1), (2, 2)), "4:4:0": ((1, 2), (2, 1))}  # and the kind they are made from
+
+
+def resampled(width: int, height: int, kind: str, seed: int = 0, **options: object) -> bytes:
+    """A JPEG of luma factors 4:1:1 or 4:4:0: a scrambled picture, but a valid file.
+
+    It is written as one row of MCUs of the other factors and its header says the rest. progressive:
+    the sides must be whole MCUs, since the padding blocks have no refinement.
+    """
+    (h, v), (other_h, other_v) = LUMA[kind]
+    mcus = -(-width // (8 * h)) * -(-height // (8 * v))
+    subsampling = {(2, 2): 2, (2, 1): 1}[other_h, other_v]
+    data = jpeg(8 * other_h * mcus, 8 * other_v, "RGB", seed, subsampling=subsampling, **options)
+    at = data.index(b"\xff\xc2" if options.get("progressive") else b"\xff\xc0")
+    frame = struct.unpack(">HBHHB", data[at + 2:at + 10])
+    factors = data[at + 11]
+    assert frame[1] == 8 and frame[4] == 3 and factors == 16 * other_h + other_v, frame
+    return (data[:at + 5] + struct.pack(">HH", height, width) + data[at + 9:at + 11]
+            + bytes([16 * h + v]) + data[at + 12:])

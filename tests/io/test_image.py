@@ -145,13 +145,28 @@ def test_jpeg_rgb(tmp_path: Path, size: tuple[int, int], subsampling: int,
         assert np.array_equal(ours(tmp_path, data), pillow(data)), quality
 
 
+@pytest.mark.parametrize("kind", p.LUMA)
+@pytest.mark.parametrize("size", SIZES + [(333, 250), (64, 48)])
+def test_jpeg_rare_subsampling(tmp_path: Path, size: tuple[int, int], kind: str) -> None:
+    """4:1:1 and 4:4:0 (what a camera's 4:2:2 becomes when it is turned without loss)."""
+    for progressive in (False, True) if size == (64, 48) else (False,):
+        for quality in (30, 95):
+            data = p.resampled(*size, kind, quality=quality, progressive=progressive)
+            assert Image.open(io.BytesIO(data)).layer[0][1:3] == p.LUMA[kind][0]
+            assert np.array_equal(ours(tmp_path, data), pillow(data)), (progressive, quality)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 @pytest.mark.parametrize("size", SIZES + [(333, 250)])
-def test_jpeg_modes(tmp_path: Path, size: tuple[int, int], mode: str) -> None:
-    data = p.jpeg(*size, mode)
+def test_jpeg_modes(tmp_path: Path, size: tuple[int, int], mode: str, progressive: bool) -> None:
+    """Grey, CMYK and, by its Adobe marker, YCCK."""
+    data = p.jpeg(*size, mode, progressive=progressive)
+    assert (b"\xff\xc2" in data) == progressive
     assert np.array_equal(ours(tmp_path, data), pillow(data))
     if mode == "CMYK":
         assert np.array_equal(ours(tmp_path, p.ycck(data)), pillow(p.ycck(data)))
+        assert not np.array_equal(pillow(p.ycck(data)), pillow(data))
 
 
 def test_jpeg_stored_as_rgb(tmp_path: Path) -> None:

@@ -222,8 +222,8 @@ void test_sampling(fi_net *net, const Arrays &gold) {
                 run.steps = steps;
                 run.scale = std::atof(scale);
                 run.guess = guess != 0;
-                const std::string name = "z_S" + std::to_string(steps) + "_g" + scale + "_guess" +
-                                         std::to_string(guess);
+                const std::string name =
+                    "z_S" + std::to_string(steps) + "_g" + scale + "_guess" + std::to_string(guess);
                 if (!gold.count(name))
                     continue;
                 check("tiny " + name, scaled(run.draw(net, gold), gold.at(name).floats()),
@@ -272,8 +272,10 @@ void test_guidance(fi_net *net, const Arrays &gold) {
         std::int64_t rows;
         bool v;
     } cases[] = {
-        {"hint scale 1.5", 1.75, 1.5, 77, false}, {"hint scale 2, scale 1", 1.0, 2.0, 77, false},
-        {"hint scale 0", 1.75, 0.0, 77, false},   {"scale 0", 0.0, 1.0, 77, false},
+        {"hint scale 1.5", 1.75, 1.5, 77, false},
+        {"hint scale 2, scale 1", 1.0, 2.0, 77, false},
+        {"hint scale 0", 1.75, 0.0, 77, false},
+        {"scale 0", 0.0, 1.0, 77, false},
         {"short negative prompt", 1.75, 1.0, 9, false},
         {"short prompt, hint scale", 3.0, 1.5, 9, false},
         {"v-prediction", 1.75, 1.0, 77, true},
@@ -315,15 +317,15 @@ void test_autoencoder(fi_net *net, const std::string &reference) {
         std::vector<std::uint8_t> bytes(levels.bytes.size());
         const std::int64_t *size = image.shape.data() + 1;
         const std::int64_t *latent = gold.at("z" + suffix).shape.data() + 1;
-        demand(backend,
-               backend->decode(net, nullptr, floats.data(), 1, z.data(), image.shape[0], latent,
-                               size),
-               "decode");
+        demand(
+            backend,
+            backend->decode(net, nullptr, floats.data(), 1, z.data(), image.shape[0], latent, size),
+            "decode");
         check("tiny decode" + suffix, scaled(floats, image.floats()), 2e-5);
-        demand(backend,
-               backend->decode(net, bytes.data(), nullptr, 1, z.data(), image.shape[0], latent,
-                               size),
-               "decode");
+        demand(
+            backend,
+            backend->decode(net, bytes.data(), nullptr, 1, z.data(), image.shape[0], latent, size),
+            "decode");
         std::size_t apart = 0, rounded = 0;
         int furthest = 0;
         const auto wanted = levels.as<std::uint8_t>();
@@ -334,17 +336,17 @@ void test_autoencoder(fi_net *net, const std::string &reference) {
         check("tiny bytes that differ" + suffix, double(apart) / double(bytes.size()), 1e-3);
         check("tiny bytes, furthest" + suffix, furthest, 1);
         /* Rounded bytes: exactly what the floats say, in two float32 roundings. */
-        demand(backend,
-               backend->decode(net, bytes.data(), nullptr, 0, z.data(), image.shape[0], latent,
-                               size),
-               "decode");
+        demand(
+            backend,
+            backend->decode(net, bytes.data(), nullptr, 0, z.data(), image.shape[0], latent, size),
+            "decode");
         const std::size_t area = static_cast<std::size_t>(size[1] * size[2]);
         for (std::size_t i = 0; i < bytes.size(); i++) {
             const std::size_t pixel = i / 3 % area, picture = i / 3 / area;
             const volatile float product = floats[(picture * 3 + i % 3) * area + pixel] * 127.5f;
             const volatile float sum = product + 127.5f;
-            rounded +=
-                bytes[i] != static_cast<std::uint8_t>(std::nearbyint(std::clamp(float(sum), 0.f, 255.f)));
+            rounded += bytes[i] != static_cast<std::uint8_t>(
+                                       std::nearbyint(std::clamp(float(sum), 0.f, 255.f)));
         }
         check("tiny rounded bytes that differ" + suffix, double(rounded), 0);
     }
@@ -417,7 +419,8 @@ void test_refusals(const std::string &tiny, const Arrays &eps, const Arrays &ddi
     const char *key = nullptr;
     const std::int64_t *shape = nullptr;
     std::int32_t dims = 0;
-    demand(backend, backend->program_tensor(net, FI_PROGRAM_HINT, 0, &key, &shape, &dims), "tensor");
+    demand(backend, backend->program_tensor(net, FI_PROGRAM_HINT, 0, &key, &shape, &dims),
+           "tensor");
     void *memory = nullptr;
     check_refused("a weight of the wrong size",
                   backend->weight_memory(net, key, FEATINV_DTYPE_F32, &memory, 4),
@@ -441,8 +444,8 @@ void test_refusals(const std::string &tiny, const Arrays &eps, const Arrays &ddi
     const double one = 1.0;
     const auto denoise = [&](const double *strengths) {
         return backend->denoise(net, out.data(), nullptr, 0, nullptr, nullptr, 0, in.x.data(),
-                                in.t.data(), in.context.data(), in.length, in.width,
-                                in.map.data(), 1, in.latent, in.grid, 0, strengths, 1, 0);
+                                in.t.data(), in.context.data(), in.length, in.width, in.map.data(),
+                                1, in.latent, in.grid, 0, strengths, 1, 0);
     };
     check_refused("one strength for many residuals", denoise(&one), FEATINV_ERROR_ARGUMENT, "1");
     in.width = 7;
@@ -459,7 +462,8 @@ void test_refusals(const std::string &tiny, const Arrays &eps, const Arrays &ddi
     check_refused("latents that are not finite",
                   backend->decode(net, bytes.data(), nullptr, 0, z.data(), 1, latent, right),
                   FEATINV_ERROR_COMPUTE, "not finite");
-    check_refused("no backbone", backend->backbone(net, nullptr, nullptr, z.data(), 1, right, right, 1),
+    check_refused("no backbone",
+                  backend->backbone(net, nullptr, nullptr, z.data(), 1, right, right, 1),
                   FEATINV_ERROR_UNSUPPORTED, "backbone.ts");
     text.clear();
     try {
@@ -530,7 +534,8 @@ int main(int argc, char **argv) {
         char text[512];
         demand(backend, backend->describe(text, sizeof text), "describe");
         std::printf("%s\n", text);
-        const Arrays eps = read_npz(reference + "/eps.npz"), ddim = read_npz(reference + "/ddim.npz");
+        const Arrays eps = read_npz(reference + "/eps.npz"),
+                     ddim = read_npz(reference + "/ddim.npz");
         fi_net *net = open_net(backend, tiny, FEATINV_DTYPE_F32);
         test_evaluations("tiny", net, eps);
         test_sampling(net, ddim);

@@ -137,9 +137,10 @@ template <class Visit> void each_tensor(const std::string &path, Visit &&visit) 
 }
 
 inline std::int32_t dtype_number(const std::string &name) {
-    return name == "F32" ? FEATINV_DTYPE_F32 : name == "F16" ? FEATINV_DTYPE_F16
-                                             : name == "BF16" ? FEATINV_DTYPE_BF16
-                                                              : FEATINV_DTYPE_F64;
+    return name == "F32"    ? FEATINV_DTYPE_F32
+           : name == "F16"  ? FEATINV_DTYPE_F16
+           : name == "BF16" ? FEATINV_DTYPE_BF16
+                            : FEATINV_DTYPE_F64;
 }
 
 inline const fi_backend *open_backend(const char *file, const std::string &libtorch) {

@@ -4,6 +4,7 @@
 #include "noise.h"
 
 #include <math.h>
+#include <pthread.h>
 
 static void philox_gives_the_published_answers(void **state) {
     (void)state;
@@ -92,6 +93,53 @@ static void samples_and_steps_have_their_own_noise(void **state) {
     assert_true(memcmp(a, b, sizeof a) && memcmp(a, c, sizeof a) && memcmp(a, d, sizeof a));
 }
 
+enum { SAMPLES = 32, STEPS = 3, VALUES = 1003 }; /* 32: the default batch on a GPU; an odd tail */
+
+typedef struct filling {
+    float *out; /* (SAMPLES, STEPS, VALUES) */
+    int first, stride;
+    featinv_status status;
+} filling;
+
+static void *fill(void *arg) {
+    filling *f = arg;
+    for (int i = 0; i < SAMPLES * STEPS && !f->status; i++) {
+        int row = (f->first + i * f->stride) % (SAMPLES * STEPS);
+        f->status = featinv_noise(f->out + row * VALUES, VALUES, 42, (uint32_t)(row / STEPS),
+                                  (uint32_t)(row % STEPS));
+    }
+    return NULL;
+}
+
+/* Two threads at once, one backwards, one by leaps of 35 (prime to 96), against one after another;
+ * then batches of 1, 2, 7 and 32 samples, each begun anew. */
+static void noise_is_bit_equal_in_any_order_and_thread(void **state) {
+    (void)state;
+    static float serial[SAMPLES * STEPS * VALUES], backwards[SAMPLES * STEPS * VALUES],
+        leaping[SAMPLES * STEPS * VALUES];
+    filling all[] = {{serial, 0, 1, 0}, {backwards, 95, 95, 0}, {leaping, 5, 35, 0}};
+    pthread_t threads[2];
+    (void)fill(&all[0]);
+    CHECK_OK(all[0].status);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, fill, &all[i + 1]), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        CHECK_OK(all[i + 1].status);
+        assert_memory_equal(serial, all[i + 1].out, sizeof serial);
+    }
+    static const int batches[] = {1, 2, 7, 32};
+    for (size_t b = 0; b < 4; b++) {
+        memset(backwards, 0, sizeof backwards);
+        for (int from = 0; from < SAMPLES; from += batches[b])
+            for (int step = 0; step < STEPS; step++)
+                for (int k = from; k < SAMPLES && k < from + batches[b]; k++)
+                    CHECK_OK(featinv_noise(backwards + (k * STEPS + step) * VALUES, VALUES, 42,
+                                           (uint32_t)k, (uint32_t)step));
+        assert_memory_equal(serial, backwards, sizeof serial);
+    }
+}
+
 static void bad_requests_are_refused(void **state) {
     (void)state;
     CHECK_FAILS(featinv_noise(NULL, 3, 1, 0, 0), FEATINV_ERROR_ARGUMENT, "3 values");
@@ -104,6 +152,7 @@ int main(void) {
         cmocka_unit_test(noise_is_the_same_everywhere),
         cmocka_unit_test(noise_is_standard_normal),
         cmocka_unit_test(samples_and_steps_have_their_own_noise),
+        cmocka_unit_test(noise_is_bit_equal_in_any_order_and_thread),
         cmocka_unit_test(bad_requests_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,7 +17,7 @@ static const char *file_of(const char *header, uint64_t length, size_t data) {
 
 #define F32(name, shape, begin, end)                                                               \
     "\"" name "\":{\"dtype\":\"F32\",\"shape\":[" shape "],\"data_offsets\":[" #begin "," #end "]" \
-                                                                                               "}"
+    "}"
 
 static void entries_come_in_the_order_of_their_data(void **state) {
     (void)state;

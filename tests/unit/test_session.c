@@ -97,6 +97,37 @@ static void lanes_are_map_major_whatever_the_batch(void **state) {
         }
 }
 
+static void results_are_bit_equal_whatever_batch_and_threads(void **state) {
+    (void)state;
+    static float first[LANES * LATENT], latents[LANES * LATENT];
+    static uint8_t first_images[LANES * IMAGE], images[LANES * IMAGE];
+    static const int32_t batches[] = {1, 2, 7, 32};
+    featinv_tensor view = map_view();
+    featinv_tensor z = featinv_tensor_view(latents, FEATINV_DTYPE_F32, 4, latent_shape);
+    featinv_tensor out = featinv_tensor_view(images, FEATINV_DTYPE_U8, 4, image_shape);
+    for (int run = 0; run < 8; run++) {
+        featinv_session_options options;
+        featinv_sample_options sample = sampling();
+        featinv_session *s = NULL;
+        CHECK_OK(featinv_session_options_init(&options, sizeof options));
+        options.batch = batches[run % 4];
+        options.threads = run / 4 + 1;
+        sample.eta = 1.0;
+        memset(latents, 0, sizeof latents);
+        memset(images, 0, sizeof images);
+        CHECK_OK(featinv_session_create(&s, model, &options));
+        CHECK_OK(featinv_sample(&out, &z, s, &view, &sample));
+        featinv_session_destroy(s);
+        if (run == 0) {
+            memcpy(first, latents, sizeof first);
+            memcpy(first_images, images, sizeof first_images);
+        }
+        assert_memory_equal(latents, first, sizeof first);
+        assert_memory_equal(images, first_images, sizeof first_images);
+    }
+    assert_memory_not_equal(first, first + LATENT, LATENT * sizeof *first);
+}
+
 static void given_noise_and_traces_line_up(void **state) {
     (void)state;
     enum { STEPS = 5 };
@@ -474,6 +505,7 @@ static void parts_check_their_shapes(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lanes_are_map_major_whatever_the_batch),
+        cmocka_unit_test(results_are_bit_equal_whatever_batch_and_threads),
         cmocka_unit_test(given_noise_and_traces_line_up),
         cmocka_unit_test(cancel_at_any_step_keeps_what_is_finished),
         cmocka_unit_test(cancel_may_come_from_another_thread),

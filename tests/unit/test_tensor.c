@@ -82,9 +82,9 @@ static void views_are_checked(void **state) {
     CHECK_FAILS(fi_tensor_data(&got, NULL, "maps", FEATINV_DTYPE_F32, 2, any),
                 FEATINV_ERROR_ARGUMENT, "maps: the tensor is NULL");
     CHECK_FAILS(fi_tensor_data(&got, &view, "maps", FEATINV_DTYPE_F32, 2, other),
-                FEATINV_ERROR_SHAPE, "maps: shape is (2, 3), not (-1, 4)");
+                FEATINV_ERROR_SHAPE, "maps: shape is (2, 3), not (any, 4)");
     CHECK_FAILS(fi_tensor_data(&got, &view, "maps", FEATINV_DTYPE_F32, 1, any), FEATINV_ERROR_SHAPE,
-                "maps: shape is (2, 3), not (-1,)");
+                "maps: shape is (2, 3), not (any,)");
     CHECK_FAILS(fi_tensor_data(&got, &view, "maps", FEATINV_DTYPE_U8, 2, any), FEATINV_ERROR_SHAPE,
                 "maps: dtype is float32, not uint8");
 

@@ -1,0 +1,39 @@
+/* The inner loops of self-representation, written in the compiler's vectors: the order of every
+ * sum is fixed, so bits do not depend on threads, and x86-64 gets AVX2 where the processor has
+ * it. */
+#ifndef FI_VECTOR_H
+#define FI_VECTOR_H
+
+#include <stdint.h>
+
+/* Functions with this mark exist twice on x86-64 and the loader picks; elsewhere once.
+ * Sanitizers run before the loader could ask the processor. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                             \
+    !defined(__SANITIZE_ADDRESS__)
+#define FI_CLONES __attribute__((target_clones("avx2", "default")))
+#else
+#define FI_CLONES
+#endif
+
+/* Dot product in float64 of float32 rows. */
+double fi_dot(const float *a, const float *b, int64_t d);
+/* of a float32 row and a float64 vector */
+double fi_dot_mixed(const float *a, const double *b, int64_t d);
+/* r = x - sum over k of c[k] rows[k] */
+void fi_residual(double *r, const float *x, const float *const *rows, const double *c,
+                 int32_t count, int64_t d);
+double fi_square_norm(const double *r, int64_t d);
+/* Float32 dot product, for entries of the Gram matrix that are not kept. */
+float fi_dot_single(const float *a, const float *b, int64_t d);
+
+enum { FI_WEAKEST_OF = 64 };
+/* Where the smallest magnitude of FI_WEAKEST_OF values stands; the first of equal ones. */
+int32_t fi_weakest(const float *values);
+
+enum { FI_SCAN_WIDTH = 64 };
+/* out = base - sum over k of c[k] rows[k] for FI_SCAN_WIDTH values at `offset`; returns 1 when
+ * any is larger than limit in magnitude (or not a number). */
+int32_t fi_scan(float *out, const float *base, const float *const *rows, const float *c,
+                int32_t count, int64_t offset, float limit);
+
+#endif
