@@ -187,7 +187,7 @@ static int run(const cli_values *values) {
     if (!code)
         code = cli_maps_read(&a.maps, values->features);
     if (!code)
-        code = cli_concepts_open(&a.concepts, &a.info, values->concepts, a.maps.info.shape[1]);
+        code = cli_concepts_open(&a.concepts, &a.info, values, NULL, a.maps.info.shape[1]);
     if (!code)
         code = cli_check_concept(values, &a.info);
     if (!code)
@@ -231,6 +231,7 @@ const cli_verb cli_attenuate = {
     .summary = "turn a concept down or up in feature maps",
     .details =
         "map - (1 - factor) * (the map's part in the concept), at every position or by a mask.\n"
-        "`featinv sample --features G.npy` draws the result. Without -m no bundle is opened.",
+        "`featinv sample --features G.npy` draws the result. Without -m no bundle is opened,\n"
+        "unless --concepts names a set of the default one.",
     .tables = tables,
     .run = run};

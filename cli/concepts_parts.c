@@ -94,7 +94,7 @@ static int run_decompose(const cli_values *values) {
     if (!code)
         code = cli_maps_read(&d.maps, values->features);
     if (!code)
-        code = cli_concepts_open(&d.concepts, &d.info, values->concepts, d.maps.info.shape[1]);
+        code = cli_concepts_open(&d.concepts, &d.info, values, NULL, d.maps.info.shape[1]);
     if (!code)
         code = decompose(&d);
     if (!code)
@@ -110,6 +110,8 @@ static const cli_option decompose_own[] = {
      "maps (N, C, H, W): .npy, or .npz with `features`"},
     {"output", 'o', CLI_TEXT, offsetof(cli_values, output), 0, 0, NULL, "F.npz",
      "file for `parts` (K + 1, N, C, H, W)"},
+    {"model", 'm', CLI_TEXT, offsetof(cli_values, model), 0, 0, NULL, "BUNDLE",
+     "where --concepts names a set: the bundle that holds it"},
     {NULL, 0, CLI_FLAG, 0, 0, 0, NULL, NULL, NULL}};
 static const cli_option *const decompose_tables[] = {decompose_own, cli_concepts_options,
                                                      cli_output_options, cli_help_options, NULL};

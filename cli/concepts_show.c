@@ -291,7 +291,7 @@ static int run(const cli_values *values) {
     if (!code && bundle)
         code = cli_open(&s.opened, values);
     if (!code)
-        code = cli_concepts_open(&s.concepts, &s.info, values->concepts,
+        code = cli_concepts_open(&s.concepts, &s.info, values, s.opened.model,
                                  bundle ? s.opened.info.channels : -1);
     s.parts = (int64_t)s.info.count + 1;
     cli_watch(s.opened.session);

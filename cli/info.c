@@ -64,6 +64,7 @@ static int print_json(const featinv_model *model, const featinv_model_details *i
     cli_json_set(root, "generator", generator(i));
     cli_json_set(root, "classes", names(model, featinv_model_class_name));
     cli_json_set(root, "contexts", names(model, featinv_model_context_name));
+    cli_json_set(root, "concepts", cli_concept_sets(model));
     cli_json_set(root, "manifest", json_loads(featinv_model_manifest(model), 0, NULL));
     return cli_json_print(root);
 }
@@ -111,6 +112,17 @@ static void print_names(const featinv_model *model, const char *label, int32_t c
     (void)puts(count > SHOWN ? ", ..." : "");
 }
 
+static void print_concept_sets(const featinv_model *model) {
+    json_t *sets = cli_concept_sets(model), *set;
+    size_t i;
+    if (json_array_size(sets))
+        (void)printf("concepts   %zu:", json_array_size(sets));
+    json_array_foreach(sets, i, set)(void) printf("%s %s", i ? "," : "", json_string_value(set));
+    if (json_array_size(sets))
+        (void)puts("");
+    json_decref(sets);
+}
+
 static void print_text(const featinv_model *model, const featinv_model_details *i) {
     (void)printf("bundle     %s\npath       %s\nsha256     %s\n", i->name, i->path, i->sha256);
     print_backbone(i);
@@ -119,6 +131,7 @@ static void print_text(const featinv_model *model, const featinv_model_details *
     print_generator(i);
     print_names(model, "classes", i->classes, featinv_model_class_name);
     print_names(model, "contexts", i->contexts, featinv_model_context_name);
+    print_concept_sets(model);
 }
 
 static int run(const cli_values *values) {

@@ -2,6 +2,8 @@
 #ifndef CLI_JSON_H
 #define CLI_JSON_H
 
+#include "featinv.h"
+
 #include <jansson.h>
 #include <stdint.h>
 
@@ -11,6 +13,8 @@ json_t *cli_json_text(const char *text);
 json_t *cli_json_number(double value);
 /* Steals value. */
 void cli_json_set(json_t *object, const char *key, json_t *value);
+/* Names of the concept sets that a bundle holds. */
+json_t *cli_concept_sets(const featinv_model *model);
 /* Prints the value to standard output and releases it. Returns an exit code. */
 int cli_json_print(json_t *value);
 

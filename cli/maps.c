@@ -253,20 +253,6 @@ int cli_maps_read(cli_array *out, const char *path) {
 
 /* ---------------------------------------------------------------- concepts ------------------- */
 
-int cli_concepts_open(featinv_concepts **out, featinv_concepts_details *info, const char *path,
-                      int64_t channels) {
-    *info = (featinv_concepts_details){.struct_size = sizeof *info};
-    featinv_status status = featinv_concepts_open(out, path);
-    if (!status)
-        status = featinv_concepts_info(info, *out);
-    if (status)
-        return cli_fail_status(status, path);
-    if (channels >= 0 && info->channels != channels)
-        return cli_fail(CLI_INPUT, "%s: concepts of %d channels, the maps have %lld", path,
-                        info->channels, (long long)channels);
-    return CLI_DONE;
-}
-
 int cli_fail_concepts(featinv_status status, const char *path) {
     if (status == FEATINV_ERROR_UNSUPPORTED)
         return cli_fail(CLI_INPUT, "%s: %s", path, featinv_last_error());

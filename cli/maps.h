@@ -43,9 +43,10 @@ int32_t cli_find_class(const featinv_model *model, const char *name);
 /* A map file (N, C, H, W), every value finite. */
 int cli_maps_read(cli_array *out, const char *path);
 
-/* Concepts of a file, and that they have that many channels (-1: any). */
-int cli_concepts_open(featinv_concepts **out, featinv_concepts_details *info, const char *path,
-                      int64_t channels);
+/* Concepts of --concepts, a file or the name of a set in the bundle, and that they have that many
+ * channels (-1: any). model NULL: --model, else the default bundle, is opened to look a name up. */
+int cli_concepts_open(featinv_concepts **out, featinv_concepts_details *info,
+                      const cli_values *values, const featinv_model *model, int64_t channels);
 /* Errors of calls that work on maps with concepts: overlapping ones are the file's fault. */
 int cli_fail_concepts(featinv_status status, const char *path);
 /* Checks --concept against the number of concepts; CLI_CONCEPT_ALL passes. */

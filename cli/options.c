@@ -68,13 +68,15 @@ const cli_option cli_sampling_options[] = {
     FLAG("guess-mode", 0, guess_mode, "no ControlNet in the negative branch"),
     {"spacing", 0, CLI_CHOICE, AT(spacing), 0, 0, spacings, "KIND",
      "leading, trailing (for few steps) or legacy (leading)"},
-    FLAG("legacy", 0, legacy, "legacy spacing and truncated bytes, as published"),
+    FLAG("legacy", 0, legacy,
+         "truncated bytes and, without --spacing, legacy spacing, as published"),
     TEXT("context", 0, context, "NAME|F.npy", "prompt: a name in the bundle, or an array (L, D)"),
     TEXT("uncontext", 0, uncontext, "NAME|F.npy", "prompt of the negative branch"),
     END};
 
 const cli_option cli_concepts_options[] = {
-    TEXT("concepts", 0, concepts, "C.npz", "concepts, as `concepts fit` or `import` wrote them"),
+    TEXT("concepts", 0, concepts, "C",
+         "concepts: a file of `concepts fit` or `import`, or a set in the bundle"),
     END};
 
 const cli_option cli_shard_options[] = {

@@ -61,9 +61,6 @@ static void lay_over(featinv_sample_options *o, const cli_values *v) {
 
 static int check_options(cli_job *job) {
     const featinv_sample_options *o = &job->sampling;
-    const cli_values *v = job->values;
-    if (v->legacy && v->spacing >= 0 && v->spacing != FEATINV_SPACING_LEGACY)
-        return cli_fail(CLI_USAGE, "--legacy: has a spacing of its own, leave --spacing out");
     featinv_status status = featinv_timesteps(NULL, 0, &job->steps, o->steps, o->spacing);
     if (status)
         return cli_fail_status(status, NULL); /* names steps or spacing */

@@ -302,7 +302,7 @@ static int run_opened(cli_viz_run *v) {
     size_t made_from;
     int code = cli_draw_begin(&v->job);
     if (!code)
-        code = cli_concepts_open(&v->concepts, &v->info, values->concepts,
+        code = cli_concepts_open(&v->concepts, &v->info, values, v->job.opened.model,
                                  v->job.opened.info.channels);
     if (!code)
         code = choose_concepts(v);

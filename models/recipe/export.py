@@ -21,8 +21,8 @@ from diffusion import BETA_END, BETA_START, TIMESTEPS, Controlled, Prompted
 from scenes import CLASSES, LIGHTS, OBJECTS, SKIES
 from train import PLANS, average_of, load_backbone
 
-from featinv.export import (Defaults, Diffusion, FeatureStatistics, backbone, feature_statistics,
-                            update_features, write_bundle)
+from featinv.export import (Defaults, Diffusion, FeatureStatistics, add_files, backbone,
+                            feature_statistics, update_features, write_bundle)
 
 JUDGE_CLASSES = tuple(f"{o}, light from the {side}, {s} sky"
                       for o in OBJECTS for side in LIGHTS for s in SKIES)
@@ -70,6 +70,28 @@ def judge_features(folder: Path, train: Scenes) -> FeatureStatistics:
     return feature_statistics(maps_of(judge, train.images[:2000])[0])
 
 
+def concept_files(bundle: Path) -> tuple[str | None, dict[str, bytes]]:
+    """The hash of a bundle's backbone, and the concept sets in its feature space, by name."""
+    if not (bundle / "manifest.json").is_file():
+        return None, {}
+    files = json.loads((bundle / "manifest.json").read_bytes())["files"]
+    kept = {n: (bundle / n).read_bytes() for n in files if n.startswith("concepts/")}
+    return files.get("backbone.safetensors", {}).get("sha256"), kept
+
+
+def keep_concepts(bundle: Path, before: tuple[str | None, dict[str, bytes]]) -> None:
+    """Puts the concept sets of the replaced bundle back, if its feature space is the same."""
+    space, kept = before
+    if not kept:
+        print(f"{bundle}: without concept sets: models/recipe/concepts.py makes them")
+    elif concept_files(bundle)[0] == space:
+        add_files(bundle, kept)
+        print(f"{bundle}: the same backbone, so its {len(kept)} concept sets stay")
+    else:
+        print(f"{bundle}: another backbone, so its {len(kept)} concept sets are gone: "
+              "models/recipe/concepts.py makes new ones")
+
+
 def main() -> None:
     """Export both bundles."""
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -98,6 +120,7 @@ def main() -> None:
             average_of(controlled, args.folder, stage)
             break
     autoencoder, scale = load_autoencoder(args.folder)
+    concepts = concept_files(args.out / "scenes")
     write_bundle(
         args.out / "scenes", name="scenes",
         backbone=backbone(plain(load_backbone(args.folder, "classifier")), "layer4",
@@ -110,6 +133,7 @@ def main() -> None:
         contexts=contexts,
         features=scenes_features(args.folder), dtype="fp16", force=True, provenance=provenance,
         report=print)
+    keep_concepts(args.out / "scenes", concepts)
     if (args.folder / "judge.pt").exists():
         judge = plain(load_backbone(args.folder, "judge"))
         write_bundle(

@@ -1,5 +1,6 @@
 """Statistics of the training maps: their values, and their way into a bundle."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -7,7 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from featinv.export import FeatureStatistics, InputError, cli, feature_statistics, update_features
+from featinv.export import (
+    BundleError,
+    FeatureStatistics,
+    InputError,
+    add_files,
+    cli,
+    feature_statistics,
+    update_features,
+)
 from test_verbs import check_files, verb
 
 PERCENTILES = np.arange(101)
@@ -138,6 +147,38 @@ def test_features_file_is_replaced_and_nothing_else(tiny: Path, tmp_path: Path) 
     with pytest.raises(InputError, match="expected"):
         update_features(bundle, feature_statistics(planted(channels=channels + 1)))
     check_files(bundle)
+
+
+def test_added_files_are_listed_and_nothing_else_changes(tiny: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(tiny, tmp_path / "b"))
+    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    files = {"concepts/one.npz": b"first", "concepts/two.npz": b""}
+    for files in (files, {"concepts/one.npz": b"another"}):
+        add_files(bundle, files)
+        for name, data in files.items():
+            assert (bundle / name).read_bytes() == data
+    after = {p.name: p.read_bytes() for p in bundle.iterdir() if p.is_file()}
+    assert {name for name in after if after[name] != before[name]} == {"manifest.json"}
+    assert sorted(p.name for p in (bundle / "concepts").iterdir()) == ["one.npz", "two.npz"]
+    again = json.loads(after["manifest.json"])
+    for name, data in (("concepts/one.npz", b"another"), ("concepts/two.npz", b"")):
+        digest = hashlib.sha256(data).hexdigest()
+        assert again["files"].pop(name) == {"sha256": digest, "bytes": len(data)}
+    assert again == json.loads(before["manifest.json"])
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/x", "a/../x", ".x", "a/.x", "", "a//x", "a\\x", "manifest.json"]
+)
+def test_names_that_no_bundle_has_are_refused(tiny: Path, tmp_path: Path, name: str) -> None:
+    bundle = Path(shutil.copytree(tiny, tmp_path / "b"))
+    before = (bundle / "manifest.json").read_bytes()
+    with pytest.raises(InputError, match="not a name"):
+        add_files(bundle, {"good.npz": b"1", name: b"2"})
+    assert (bundle / "manifest.json").read_bytes() == before and not (bundle / "good.npz").exists()
+    (bundle / "manifest.json").write_text("[]")
+    with pytest.raises(BundleError, match="not the manifest"):
+        add_files(bundle, {"good.npz": b"1"})
 
 
 def test_verbs_take_maps_or_statistics(tmp_path: Path, capsys) -> None:

@@ -10,7 +10,7 @@ or, with models in memory,
 """
 
 from .backbones import Backbone, backbone
-from .bundle import Base, Defaults, Diffusion, update_features, write_bundle
+from .bundle import Base, Defaults, Diffusion, add_files, update_features, write_bundle
 from .errors import BundleError, ExportError, InputError, UsageError
 from .features import FeatureStatistics, feature_statistics
 
@@ -24,6 +24,7 @@ __all__ = [
     "FeatureStatistics",
     "InputError",
     "UsageError",
+    "add_files",
     "backbone",
     "feature_statistics",
     "update_features",

@@ -270,29 +270,48 @@ def write_bundle(
     return out
 
 
-def update_features(path: str | os.PathLike[str], features: FeatureStatistics) -> None:
-    """Replaces a bundle's features.npz, and its entry in the manifest; every other file stays.
+def add_files(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
+    """Adds or replaces files of a bundle, and their entries in the manifest; no other byte changes.
+
+    files   relative path ("concepts/boat.npz") → content
 
     Bundles whose `base` is this one know it by the hash of its manifest: export them again.
     """
     path = Path(path)
+    manifest = _manifest(path)
+    for name in files:
+        parts = name.split("/")
+        if name == "manifest.json" or any(not p or p.startswith(".") or "\\" in p for p in parts):
+            raise InputError(f"{name}: not a name for a file of a bundle")
+    for name, data in files.items():
+        manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    # The manifest last: cut off on the way, the bundle is refused for a file's hash or its name.
+    for name, data in (*files.items(), ("manifest.json", _json(manifest))):
+        place = path / name
+        try:
+            place.parent.mkdir(exist_ok=True)
+            place.with_name(f".{place.name}").write_bytes(data)
+            os.replace(place.with_name(f".{place.name}"), place)
+        except OSError as error:
+            raise ExportError(f"{place}: cannot be written: {error.strerror}") from None
+
+
+def update_features(path: str | os.PathLike[str], features: FeatureStatistics) -> None:
+    """Replaces a bundle's features.npz, as `add_files` does."""
+    features.check(_manifest(Path(path))["features"]["channels"])
+    add_files(path, {"features.npz": _npz(features.arrays())})
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a bundle, as far as it is needed to change files."""
     try:
         manifest = json.loads((path / "manifest.json").read_bytes())
-        channels = manifest["features"]["channels"]
+        manifest["features"]["channels"], manifest["files"].items()
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{path}: not the manifest of a bundle: {error}") from None
-    features.check(channels)
-    data = _npz(features.arrays())
-    entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    manifest["files"]["features.npz"] = entry
-    for name, content in (("features.npz", data), ("manifest.json", _json(manifest))):
-        try:
-            (path / f".{name}").write_bytes(content)
-            os.replace(path / f".{name}", path / name)
-        except OSError as error:
-            raise ExportError(f"{path / name}: cannot be written: {error.strerror}") from None
+    return manifest
 
 
 def read_classes(path: Path) -> list[str]:
