@@ -95,14 +95,14 @@ def published(path: Path, chosen: np.ndarray, out: Path) -> dict:
     rows = np.load(path)
     sparse_encode(rows[:1], rows[1:3], algorithm="lasso_lars", alpha=0.1)  # imports
     coefficients = np.zeros((len(chosen), len(rows)))
-    alphas = np.zeros(len(chosen))
     cpu, wall = time.process_time(), time.perf_counter()
     for k, j in enumerate(chosen):
         y = rows[j:j + 1].copy()
         rows[j] = 0
         coherence = np.abs(rows @ y[0])
-        alphas[k] = coherence.max() / TAU / GAMMA
-        coefficients[k] = solve_row(rows, y, alphas[k], coherence)
+        # a Python number: a NumPy one would widen all products to float64
+        alpha = float(coherence.max()) / TAU / GAMMA
+        coefficients[k] = solve_row(rows, y, alpha, coherence)
         rows[j] = y[0]
     result = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
     np.save(out, coefficients)

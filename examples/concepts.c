@@ -2,8 +2,9 @@
  *
  *     cc concepts.c $(pkg-config --cflags --libs featinv) -o concepts
  *
- * Fits five concepts to 20 and more photos of a class (its number, as in `featinv info --json`), turns
- * one of 0 to 4 down in the first one's features, and paints over it where their picture changes. */
+ * Fits five concepts to 20 and more photos of a class (its number, as in `featinv info --json`),
+ * turns one of 0 to 4 down in the first one's features, and paints over where the picture changes.
+ */
 #include <featinv.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -7,22 +7,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 double fi_gram_gamma(int64_t terms) {
     const double u = 0x1p-24, nu = (double)terms * u;
     return nu < 0.5 ? nu / (1.0 - nu) : INFINITY;
-}
-
-/* Large pages where the system has them: the support's rows lie all over the matrix. */
-static float *large_memory(size_t bytes) {
-    enum { PAGE = 1 << 21 };
-    void *memory = NULL;
-    if (posix_memalign(&memory, bytes >= PAGE ? PAGE : 64, bytes) != 0)
-        return NULL;
-    if (bytes >= PAGE)
-        (void)madvise(memory, bytes, MADV_HUGEPAGE);
-    return memory;
 }
 
 featinv_status fi_gram_create(fi_gram *gram, featinv_session *session, const float *rows, int64_t n,
@@ -39,7 +27,7 @@ featinv_status fi_gram_create(fi_gram *gram, featinv_session *session, const flo
     const int64_t row_bytes = gram->blocks * FI_GRAM_WIDTH * (int64_t)sizeof(float);
     if (memory / n < row_bytes)
         return FEATINV_OK;
-    gram->values = large_memory((size_t)(n * row_bytes));
+    gram->values = malloc((size_t)(n * row_bytes));
     return gram->values ? FEATINV_OK : fi_fail_memory((size_t)(n * row_bytes));
 }
 

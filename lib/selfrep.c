@@ -147,10 +147,11 @@ static void step_columns(void *context, int32_t worker, int64_t first, int64_t l
 }
 
 static void scan_part(void *context, int32_t worker, int64_t first, int64_t last) {
+    (void)worker;
     const loop *l = context;
     const fi_selfrep *s = l->selfrep;
     for (int64_t k = first; k < last; k++)
-        fi_column_scan(&s->columns, &s->scratch[worker], s->active[k], l->part);
+        fi_column_scan(&s->columns, s->active[k], l->part);
 }
 
 static void make_residuals(void *context, int32_t worker, int64_t first, int64_t last) {

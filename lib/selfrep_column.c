@@ -19,7 +19,9 @@
 #define SLACK_EXACT 1e-11
 #define PIVOT_EXACT 1e-13
 
-enum { FIRST_CANDIDATES = 56, WARM_CANDIDATES = 12 };
+/* Candidates of the first solve. A scan costs n times the support, a candidate too many only its
+ * share of the first solve: the more rows, the more candidates pay. */
+enum { FIRST_LEAST = 40, FIRST_MOST = 80, FIRST_SHARE = 100, WARM_CANDIDATES = 12 };
 
 /* ---------------------------------------------------------------- memory --------------------- */
 
@@ -116,7 +118,7 @@ void fi_column_gather(const fi_columns *columns, int64_t j, const float *values,
     float hit[FI_SCAN_WIDTH];
     for (int64_t k = 0; k < width; k += FI_SCAN_WIDTH) {
         const float limit = found->count == FI_FOUND_MOST ? found->floor : 0.0f;
-        if (fi_scan(hit, values, NULL, NULL, 0, k, limit))
+        if (fi_scan(hit, values + k, NULL, 0, NULL, NULL, 0, limit))
             take(columns, j, hit, first + k, limit, true);
     }
 }
@@ -182,7 +184,11 @@ void fi_column_begin(const fi_columns *columns, int64_t j) {
     column->begun = column->exact = column->stalled = false;
     column->rough = column->support == 0;
     column->objective = column->violation = column->length = 0.0;
-    const int32_t most = column->rough ? FIRST_CANDIDATES : WARM_CANDIDATES;
+    const int64_t share = columns->gram->n / FIRST_SHARE;
+    const int64_t first = share < FIRST_LEAST  ? FIRST_LEAST
+                          : share > FIRST_MOST ? FIRST_MOST
+                                               : share;
+    const int64_t most = column->rough ? first : WARM_CANDIDATES;
     int32_t kept = 0;
     for (int32_t k = 0; k < found->count && kept < most; k++)
         if (!in_support(column, found->index[k])) {
@@ -218,19 +224,16 @@ static float scan_limit(const fi_columns *columns, const fi_column *column) {
                       -INFINITY);
 }
 
-void fi_column_scan(const fi_columns *columns, fi_scratch *s, int64_t j, int64_t part) {
+void fi_column_scan(const fi_columns *columns, int64_t j, int64_t part) {
     const fi_gram *g = columns->gram;
     const fi_column *column = &columns->all[j];
-    const int64_t first = part * FI_PART_WIDTH, block = first / FI_GRAM_WIDTH;
-    const int64_t inside = first % FI_GRAM_WIDTH;
-    const float *origin = fi_gram_block(g, block, 0) + inside;
-    for (int32_t k = 0; k < column->support; k++)
-        s->rows[k] = origin + (int64_t)column->index[k] * FI_GRAM_WIDTH;
+    const int64_t first = part * FI_PART_WIDTH;
+    const float *origin = fi_gram_block(g, first / FI_GRAM_WIDTH, 0) + first % FI_GRAM_WIDTH;
     const float limit = scan_limit(columns, column);
     float hit[FI_SCAN_WIDTH];
     for (int64_t k = 0; k < FI_PART_WIDTH; k += FI_SCAN_WIDTH)
-        if (fi_scan(hit, origin + j * FI_GRAM_WIDTH, s->rows, column->single, column->support, k,
-                    limit))
+        if (fi_scan(hit, origin + j * FI_GRAM_WIDTH + k, origin + k, FI_GRAM_WIDTH, column->index,
+                    column->single, column->support, limit))
             take(columns, j, hit, first + k, limit, false);
 }
 
@@ -239,7 +242,7 @@ void fi_column_scan_products(const fi_columns *columns, int64_t j, const float *
     const float limit = scan_limit(columns, column);
     float hit[FI_SCAN_WIDTH];
     for (int64_t k = 0; k < columns->gram->blocks * FI_GRAM_WIDTH; k += FI_SCAN_WIDTH)
-        if (fi_scan(hit, products, NULL, NULL, 0, k, limit))
+        if (fi_scan(hit, products + k, NULL, 0, NULL, NULL, 0, limit))
             take(columns, j, hit, k, limit, false);
 }
 

@@ -74,7 +74,7 @@ void fi_column_begin(const fi_columns *columns, int64_t j);
 
 /* The oracle over FI_PART_WIDTH columns of the kept Gram matrix: finds rows whose |<x_i, r>| is
  * near or above alpha tau. */
-void fi_column_scan(const fi_columns *columns, fi_scratch *scratch, int64_t j, int64_t part);
+void fi_column_scan(const fi_columns *columns, int64_t j, int64_t part);
 /* The residual at the solution, and the oracle over its float32 products with all rows. */
 void fi_column_residual(const fi_columns *columns, fi_scratch *scratch, int64_t j, float *out);
 void fi_column_scan_products(const fi_columns *columns, int64_t j, const float *products);

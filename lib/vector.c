@@ -122,15 +122,15 @@ FI_CLONES int32_t fi_weakest(const float *values) {
     return 0;
 }
 
-FI_CLONES int32_t fi_scan(float *out, const float *base, const float *const *rows, const float *c,
-                          int32_t count, int64_t offset, float limit) {
+FI_CLONES int32_t fi_scan(float *out, const float *base, const float *origin, int64_t stride,
+                          const int32_t *index, const float *c, int32_t count, float limit) {
     enum { PARTS = FI_SCAN_WIDTH / 8 };
     floats8 s[PARTS];
     FI_UNROLL
     for (int q = 0; q < PARTS; q++)
-        s[q] = *(const floats8 *)(base + offset + 8 * q);
+        s[q] = *(const floats8 *)(base + 8 * q);
     for (int32_t k = 0; k < count; k++) {
-        const float *row = rows[k] + offset;
+        const float *row = origin + index[k] * stride;
         const float v = c[k];
         const floats8 factor = {v, v, v, v, v, v, v, v};
         FI_UNROLL

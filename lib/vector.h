@@ -26,14 +26,15 @@ double fi_square_norm(const double *r, int64_t d);
 /* Float32 dot product, for entries of the Gram matrix that are not kept. */
 float fi_dot_single(const float *a, const float *b, int64_t d);
 
-enum { FI_WEAKEST_OF = 64 };
+enum { FI_WEAKEST_OF = 96 };
 /* Where the smallest magnitude of FI_WEAKEST_OF values stands; the first of equal ones. */
 int32_t fi_weakest(const float *values);
 
 enum { FI_SCAN_WIDTH = 64 };
-/* out = base - sum over k of c[k] rows[k] for FI_SCAN_WIDTH values at `offset`; returns 1 when
- * any is larger than limit in magnitude (or not a number). */
-int32_t fi_scan(float *out, const float *base, const float *const *rows, const float *c,
-                int32_t count, int64_t offset, float limit);
+/* out = base - sum over k of c[k] times row index[k] of origin (rows of `stride` values), for
+ * FI_SCAN_WIDTH values; returns 1 when any is larger than limit in magnitude (or not a number),
+ * else leaves out alone. */
+int32_t fi_scan(float *out, const float *base, const float *origin, int64_t stride,
+                const int32_t *index, const float *c, int32_t count, float limit);
 
 #endif

@@ -462,8 +462,8 @@ static int32_t stop_after(void *user_data, int64_t done, int64_t total) {
 /* Stopped wherever it looks, and solved afterwards as if nothing had been. */
 static void test_cancel(void **state) {
     (void)state;
-    float *rows = random_rows(300, 16, 0, 11);
-    const problem p = {rows, 300, 16, 20.0, 1.0};
+    float *rows = random_rows(160, 16, 0, 11);
+    const problem p = {rows, 160, 16, 20.0, 1.0};
     for (int kept = 0; kept < 2; kept++) {
         solution whole = solve(&p, kept ? KEPT : 0, 1);
         int stopped = 0;
