@@ -37,7 +37,7 @@ struct fi_selfrep {
 typedef struct loop {
     fi_selfrep *selfrep;
     int64_t first; /* column or place in `active` of item 0 */
-    int64_t block, part;
+    int64_t block;
 } loop;
 
 /* ---------------------------------------------------------------- life ----------------------- */
@@ -146,12 +146,12 @@ static void step_columns(void *context, int32_t worker, int64_t first, int64_t l
             fi_column_step(&l->selfrep->columns, scratch, l->selfrep->active[l->first + k]);
 }
 
-static void scan_part(void *context, int32_t worker, int64_t first, int64_t last) {
+static void scan_block(void *context, int32_t worker, int64_t first, int64_t last) {
     (void)worker;
     const loop *l = context;
     const fi_selfrep *s = l->selfrep;
     for (int64_t k = first; k < last; k++)
-        fi_column_scan(&s->columns, s->active[k], l->part);
+        fi_column_scan(&s->columns, s->active[k], l->block);
 }
 
 static void make_residuals(void *context, int32_t worker, int64_t first, int64_t last) {
@@ -231,9 +231,8 @@ static featinv_status scan_all(fi_selfrep *s, fi_progress *progress) {
             fi_workers_run(s->workers, scan_products, &context, s->active_count, 16);
         return status;
     }
-    const int64_t parts = s->gram.blocks * (FI_GRAM_WIDTH / FI_PART_WIDTH);
-    for (; context.part < parts && !status; context.part++) {
-        fi_workers_run(s->workers, scan_part, &context, s->active_count, 64);
+    for (; context.block < s->gram.blocks && !status; context.block++) {
+        fi_workers_run(s->workers, scan_block, &context, s->active_count, 64);
         status = fi_session_tick(s->session, progress, 0);
     }
     return status;

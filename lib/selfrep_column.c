@@ -224,17 +224,16 @@ static float scan_limit(const fi_columns *columns, const fi_column *column) {
                       -INFINITY);
 }
 
-void fi_column_scan(const fi_columns *columns, int64_t j, int64_t part) {
+void fi_column_scan(const fi_columns *columns, int64_t j, int64_t block) {
     const fi_gram *g = columns->gram;
     const fi_column *column = &columns->all[j];
-    const int64_t first = part * FI_PART_WIDTH;
-    const float *origin = fi_gram_block(g, first / FI_GRAM_WIDTH, 0) + first % FI_GRAM_WIDTH;
+    const float *own = fi_gram_block(g, block, j), *origin = fi_gram_block(g, block, 0);
     const float limit = scan_limit(columns, column);
     float hit[FI_SCAN_WIDTH];
-    for (int64_t k = 0; k < FI_PART_WIDTH; k += FI_SCAN_WIDTH)
-        if (fi_scan(hit, origin + j * FI_GRAM_WIDTH + k, origin + k, FI_GRAM_WIDTH, column->index,
-                    column->single, column->support, limit))
-            take(columns, j, hit, first + k, limit, false);
+    for (int64_t k = 0; k < FI_GRAM_WIDTH; k += FI_SCAN_WIDTH)
+        if (fi_scan(hit, own + k, origin + k, FI_GRAM_WIDTH, column->index, column->single,
+                    column->support, limit))
+            take(columns, j, hit, block * FI_GRAM_WIDTH + k, limit, false);
 }
 
 void fi_column_scan_products(const fi_columns *columns, int64_t j, const float *products) {

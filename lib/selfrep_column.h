@@ -10,9 +10,6 @@
 #include <stdbool.h>
 
 enum { FI_FOUND_MOST = FI_WEAKEST_OF };
-/* Columns that the oracle takes for all rows before it goes on: few, so that the rows' parts
- * stay in the cache that cores share; a divisor of FI_GRAM_WIDTH. */
-enum { FI_PART_WIDTH = 128 };
 
 /* The strongest inner products that a scan met above its limit; a full list says that there may be
  * more, none stronger than `floor`. */
@@ -72,9 +69,9 @@ void fi_column_gather(const fi_columns *columns, int64_t j, const float *values,
 /* Sets alpha from what was gathered and keeps the first candidates. */
 void fi_column_begin(const fi_columns *columns, int64_t j);
 
-/* The oracle over FI_PART_WIDTH columns of the kept Gram matrix: finds rows whose |<x_i, r>| is
+/* The oracle over a block of the kept Gram matrix: finds rows whose |<x_i, r>| is
  * near or above alpha tau. */
-void fi_column_scan(const fi_columns *columns, int64_t j, int64_t part);
+void fi_column_scan(const fi_columns *columns, int64_t j, int64_t block);
 /* The residual at the solution, and the oracle over its float32 products with all rows. */
 void fi_column_residual(const fi_columns *columns, fi_scratch *scratch, int64_t j, float *out);
 void fi_column_scan_products(const fi_columns *columns, int64_t j, const float *products);
