@@ -73,7 +73,8 @@ featinv_status fi_selfrep_create(fi_selfrep **out, featinv_session *session, con
         return fi_fail_memory(sizeof *s);
     s->session = session;
     s->worker_count = fi_session_backend(session)->thread_count();
-    featinv_status status = fi_gram_create(&s->gram, session, rows, n, d, memory);
+    featinv_status status =
+        fi_gram_create(&s->gram, session, rows, n, d, memory, fi_fixed_supported());
     if (!status)
         status = allocate(s);
     if (!status)
@@ -112,11 +113,8 @@ static void gather_block(void *context, int32_t worker, int64_t first, int64_t l
     (void)worker;
     const loop *l = context;
     const fi_selfrep *s = l->selfrep;
-    for (int64_t k = first; k < last; k++) {
-        const int64_t j = s->active[k];
-        fi_column_gather(&s->columns, j, fi_gram_block(&s->gram, l->block, j),
-                         l->block * FI_GRAM_WIDTH, FI_GRAM_WIDTH);
-    }
+    for (int64_t k = first; k < last; k++)
+        fi_column_gather(&s->columns, s->active[k], l->block);
 }
 
 static void gather_products(void *context, int32_t worker, int64_t first, int64_t last) {
@@ -126,7 +124,7 @@ static void gather_products(void *context, int32_t worker, int64_t first, int64_
     const int64_t stride = s->gram.blocks * FI_GRAM_WIDTH;
     for (int64_t k = first; k < last; k++) {
         const int64_t j = s->active[k];
-        fi_column_gather(&s->columns, j, s->products + (j - s->batch_first) * stride, 0, stride);
+        fi_column_gather_products(&s->columns, j, s->products + (j - s->batch_first) * stride);
     }
 }
 
@@ -151,7 +149,7 @@ static void scan_block(void *context, int32_t worker, int64_t first, int64_t las
     const loop *l = context;
     const fi_selfrep *s = l->selfrep;
     for (int64_t k = first; k < last; k++)
-        fi_column_scan(&s->columns, s->active[k], l->block);
+        fi_column_scan(&s->columns, s->active[k], s->active[k + 1 < last ? k + 1 : k], l->block);
 }
 
 static void make_residuals(void *context, int32_t worker, int64_t first, int64_t last) {

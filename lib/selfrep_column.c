@@ -10,8 +10,6 @@
 /* Stationarity, in units where tau is the threshold. */
 #define GOAL 1e-11      /* refinement stops here */
 #define TOLERANCE 5e-11 /* a row whose inner product is further above is a violator */
-/* What refinement may move the coefficients (L1) after a scan without another scan. */
-#define SHIFT 2e-4
 /* Of the solve on float32 inner products, and on float64 ones (there the slack in units of
  * alpha). */
 #define SLACK_SINGLE 1e-6
@@ -30,13 +28,15 @@ featinv_status fi_scratch_reserve(fi_scratch *s, int64_t d, int32_t room) {
         return fi_fail_memory((size_t)d * sizeof *s->residual);
     if (room > s->room) {
         const size_t n = (size_t)room * 2;
-        const size_t bytes = n * (sizeof *s->rows + 3 * sizeof(double) + sizeof(int32_t));
+        const size_t bytes =
+            n * (sizeof *s->rows + sizeof *s->entries + 3 * sizeof(double) + sizeof(int32_t));
         free(s->rows);
         s->room = 0;
         s->rows = malloc(bytes);
         if (!s->rows)
             return fi_fail_memory(bytes);
-        s->coefficients = (double *)(s->rows + n);
+        s->entries = (const int16_t **)(s->rows + n);
+        s->coefficients = (double *)(s->entries + n);
         s->gradient = s->coefficients + n;
         s->step = s->gradient + n;
         s->atoms = (int32_t *)(s->step + n);
@@ -112,14 +112,27 @@ static void take(const fi_columns *columns, int64_t j, const float *values, int6
             offer(&column->found, (int32_t)(first + k), values[k]);
 }
 
-void fi_column_gather(const fi_columns *columns, int64_t j, const float *values, int64_t first,
-                      int64_t width) {
-    const fi_found *found = &columns->all[j].found;
+static float gather_limit(const fi_found *found) {
+    return found->count == FI_FOUND_MOST ? found->floor : 0.0f;
+}
+
+void fi_column_gather(const fi_columns *columns, int64_t j, int64_t block) {
+    const fi_gram *g = columns->gram;
+    const int16_t *own = fi_gram_block(g, block, j);
+    const fi_combination none = {0};
     float hit[FI_SCAN_WIDTH];
-    for (int64_t k = 0; k < width; k += FI_SCAN_WIDTH) {
-        const float limit = found->count == FI_FOUND_MOST ? found->floor : 0.0f;
-        if (fi_scan(hit, values + k, NULL, 0, NULL, NULL, 0, limit))
-            take(columns, j, hit, first + k, limit, true);
+    for (int64_t k = 0; k < FI_GRAM_WIDTH; k += FI_SCAN_WIDTH) {
+        const float limit = gather_limit(&columns->all[j].found);
+        if (fi_scan(hit, own + k, own, 0, &none, &none, (float)g->unit, limit))
+            take(columns, j, hit, block * FI_GRAM_WIDTH + k, limit, true);
+    }
+}
+
+void fi_column_gather_products(const fi_columns *columns, int64_t j, const float *products) {
+    for (int64_t k = 0; k < columns->gram->blocks * FI_GRAM_WIDTH; k += FI_SCAN_WIDTH) {
+        const float limit = gather_limit(&columns->all[j].found);
+        if (fi_exceeds(products + k, limit))
+            take(columns, j, products + k, k, limit, true);
     }
 }
 
@@ -182,13 +195,13 @@ void fi_column_begin(const fi_columns *columns, int64_t j) {
     column->alpha = strongest(columns, j) / (columns->tau * columns->gamma);
     column->support = drop_removed(columns, column, j);
     column->begun = column->exact = column->stalled = false;
-    column->rough = column->support == 0;
+    const bool cold = column->support == 0;
     column->objective = column->violation = column->length = 0.0;
     const int64_t share = columns->gram->n / FIRST_SHARE;
     const int64_t first = share < FIRST_LEAST  ? FIRST_LEAST
                           : share > FIRST_MOST ? FIRST_MOST
                                                : share;
-    const int64_t most = column->rough ? first : WARM_CANDIDATES;
+    const int64_t most = cold ? first : WARM_CANDIDATES;
     int32_t kept = 0;
     for (int32_t k = 0; k < found->count && kept < most; k++)
         if (!in_support(column, found->index[k])) {
@@ -212,11 +225,10 @@ static double threshold(const fi_columns *columns, const fi_column *column) {
  * float32, or of products with the residual rounded to float32. */
 static double oracle_error(const fi_columns *columns, const fi_column *column) {
     const fi_gram *g = columns->gram;
-    const double shift = column->rough ? SHIFT * g->largest : 0.0;
     if (g->values)
-        return shift + (g->rounding + fi_gram_gamma(column->support + 4) * g->largest) *
-                           (1.0 + column->length);
-    return shift + fi_gram_gamma(g->d + 2) * column->residual * sqrt(g->largest) * (1.0 + 1e-6);
+        return (g->rounding + fi_gram_gamma(column->support + 4) * g->largest) *
+               (1.0 + column->length);
+    return fi_gram_gamma(g->d + 2) * column->residual * sqrt(g->largest) * (1.0 + 1e-6);
 }
 
 static float scan_limit(const fi_columns *columns, const fi_column *column) {
@@ -224,25 +236,27 @@ static float scan_limit(const fi_columns *columns, const fi_column *column) {
                       -INFINITY);
 }
 
-void fi_column_scan(const fi_columns *columns, int64_t j, int64_t block) {
+static fi_combination combination(const fi_column *column) {
+    return (fi_combination){column->index, column->single, column->support};
+}
+
+void fi_column_scan(const fi_columns *columns, int64_t j, int64_t next, int64_t block) {
     const fi_gram *g = columns->gram;
-    const fi_column *column = &columns->all[j];
-    const float *own = fi_gram_block(g, block, j), *origin = fi_gram_block(g, block, 0);
-    const float limit = scan_limit(columns, column);
+    const int16_t *own = fi_gram_block(g, block, j), *origin = fi_gram_block(g, block, 0);
+    const fi_combination sum = combination(&columns->all[j]);
+    const fi_combination ahead = combination(&columns->all[next]);
+    const float limit = scan_limit(columns, &columns->all[j]);
     float hit[FI_SCAN_WIDTH];
     for (int64_t k = 0; k < FI_GRAM_WIDTH; k += FI_SCAN_WIDTH)
-        if (fi_scan(hit, own + k, origin + k, FI_GRAM_WIDTH, column->index, column->single,
-                    column->support, limit))
+        if (fi_scan(hit, own + k, origin + k, FI_GRAM_WIDTH, &sum, &ahead, (float)g->unit, limit))
             take(columns, j, hit, block * FI_GRAM_WIDTH + k, limit, false);
 }
 
 void fi_column_scan_products(const fi_columns *columns, int64_t j, const float *products) {
-    const fi_column *column = &columns->all[j];
-    const float limit = scan_limit(columns, column);
-    float hit[FI_SCAN_WIDTH];
+    const float limit = scan_limit(columns, &columns->all[j]);
     for (int64_t k = 0; k < columns->gram->blocks * FI_GRAM_WIDTH; k += FI_SCAN_WIDTH)
-        if (fi_scan(hit, products + k, NULL, 0, NULL, NULL, 0, limit))
-            take(columns, j, hit, k, limit, false);
+        if (fi_exceeds(products + k, limit))
+            take(columns, j, products + k, k, limit, false);
 }
 
 static void make_residual(const fi_columns *columns, fi_scratch *s, int64_t j) {
@@ -285,21 +299,25 @@ static void look_up_products(const fi_columns *columns, fi_scratch *s, int64_t j
     const fi_gram *g = columns->gram;
     fi_lasso *l = &s->lasso;
     for (int32_t a = 0; a < l->count; a++)
-        s->rows[a] = fi_gram_block(g, s->atoms[a] / FI_GRAM_WIDTH, 0) + s->atoms[a] % FI_GRAM_WIDTH;
+        s->entries[a] =
+            fi_gram_block(g, s->atoms[a] / FI_GRAM_WIDTH, 0) + s->atoms[a] % FI_GRAM_WIDTH;
     for (int32_t a = 0; a < l->count; a++) {
         const int64_t offset = (int64_t)s->atoms[a] * FI_GRAM_WIDTH;
+        const int64_t next = a + 1 < l->count ? (int64_t)s->atoms[a + 1] * FI_GRAM_WIDTH : offset;
         double *row = l->h + (int64_t)a * l->stride;
-        l->b[a] = (double)s->rows[a][j * FI_GRAM_WIDTH];
-        for (int32_t k = 0; k <= a; k++)
-            row[k] = (double)s->rows[k][offset];
+        l->b[a] = g->unit * s->entries[a][j * FI_GRAM_WIDTH];
+        for (int32_t k = 0; k <= a; k++) {
+            __builtin_prefetch(s->entries[k] + next);
+            row[k] = g->unit * s->entries[k][offset];
+        }
     }
 }
 
 /* Atoms of the lasso: the support, then what was found. */
-static void fill(const fi_columns *columns, fi_scratch *s, int64_t j, bool with_found) {
+static void fill(const fi_columns *columns, fi_scratch *s, int64_t j) {
     const fi_column *column = &columns->all[j];
     fi_lasso *l = &s->lasso;
-    l->count = column->support + (with_found ? column->found.count : 0);
+    l->count = column->support + column->found.count;
     for (int32_t k = 0; k < l->count; k++) {
         const bool old = k < column->support;
         s->atoms[k] = old ? column->index[k] : column->found.index[k - column->support];
@@ -363,18 +381,16 @@ static void set_objective(const fi_columns *columns, fi_scratch *s, fi_column *c
         squares += column->value[k] * column->value[k];
     }
     column->length = length;
-    if (!column->rough)
-        column->objective = columns->tau * length + 0.5 * (1.0 - columns->tau) * squares +
-                            fi_square_norm(s->residual, columns->gram->d) / (2.0 * column->alpha);
+    column->objective = columns->tau * length + 0.5 * (1.0 - columns->tau) * squares +
+                        fi_square_norm(s->residual, columns->gram->d) / (2.0 * column->alpha);
 }
 
-/* Solves on support and found rows; refined: to float64. What was found is used up. */
-static featinv_status solve(const fi_columns *columns, fi_scratch *s, int64_t j, bool with_found,
-                            bool refined) {
+/* Solves on support and found rows, to float64. What was found is used up. */
+static featinv_status solve(const fi_columns *columns, fi_scratch *s, int64_t j) {
     fi_column *column = &columns->all[j];
     fi_lasso *l = &s->lasso;
     const double before = column->exact ? column->objective : INFINITY;
-    const int32_t found = with_found ? column->found.count : 0;
+    const int32_t found = column->found.count;
     featinv_status status =
         fi_scratch_reserve(s, columns->gram->d, column->support + found + FI_FOUND_MOST);
     if (!status)
@@ -382,7 +398,7 @@ static featinv_status solve(const fi_columns *columns, fi_scratch *s, int64_t j,
     if (status)
         return status;
     for (;;) {
-        fill(columns, s, j, with_found);
+        fill(columns, s, j);
         if (found > 4)
             fi_lasso_descend(l, threshold(columns, column));
         const int32_t dependent =
@@ -393,18 +409,18 @@ static featinv_status solve(const fi_columns *columns, fi_scratch *s, int64_t j,
             s->coefficients[k] = l->c[l->support[k]];
             s->rows[k] = columns->gram->rows + s->atoms[l->support[k]] * columns->gram->d;
         }
-        const bool near = !refined || refine(columns, s, j);
+        const bool near = refine(columns, s, j);
         if ((near && !dependent) || column->exact)
             break;
-        column->exact = refined = true;
+        column->exact = true;
     }
-    column->rough = !refined;
     column->support = l->size;
     for (int32_t k = 0; k < l->size; k++) {
         column->index[k] = s->atoms[l->support[k]];
         column->value[k] = s->coefficients[k];
         column->single[k] = (float)s->coefficients[k];
     }
+    column->found.count = 0;
     set_objective(columns, s, column);
     column->stalled = column->exact && !(column->objective < before);
     return FEATINV_OK;
@@ -430,40 +446,6 @@ static bool keep_sure(const fi_columns *columns, fi_column *column) {
     if (sure)
         found->count = kept;
     return sure;
-}
-
-/* L1 distance of the solution from an earlier one. */
-static double moved(const fi_column *column, const int32_t *index, const double *value,
-                    int32_t support) {
-    double sum = 0.0;
-    for (int32_t k = 0; k < support; k++) {
-        double now = 0.0;
-        for (int32_t i = 0; i < column->support; i++)
-            if (column->index[i] == index[k])
-                now = column->value[i];
-        sum += fabs(now - value[k]);
-    }
-    return sum;
-}
-
-/* A float32 solution that passed the scan becomes a float64 one. *scan: it moved too far for the
- * scan to hold. */
-static featinv_status polish(const fi_columns *columns, fi_scratch *s, int64_t j, bool *scan) {
-    fi_column *column = &columns->all[j];
-    const int32_t support = column->support;
-    int32_t *index = malloc(((size_t)support + 1) * sizeof *index);
-    double *value = malloc(((size_t)support + 1) * sizeof *value);
-    featinv_status status =
-        index && value ? FEATINV_OK : fi_fail_memory((size_t)support * sizeof *value);
-    if (!status) {
-        memcpy(index, column->index, (size_t)support * sizeof *index);
-        memcpy(value, column->value, (size_t)support * sizeof *value);
-        status = solve(columns, s, j, false, true);
-        *scan = !(moved(column, index, value, support) <= SHIFT);
-    }
-    free(index);
-    free(value);
-    return status;
 }
 
 /* True where row i violates the conditions at the float64 residual. */
@@ -496,28 +478,16 @@ static void verify(const fi_columns *columns, fi_scratch *s, int64_t j) {
 
 featinv_status fi_column_step(const fi_columns *columns, fi_scratch *s, int64_t j) {
     fi_column *column = &columns->all[j];
-    featinv_status status = FEATINV_OK;
     if (!column->begun || (!column->stalled && keep_sure(columns, column))) {
-        status = solve(columns, s, j, true, column->begun || !column->rough);
         column->begun = true;
-        column->found.count = 0;
-        return status;
+        return solve(columns, s, j);
     }
-    bool scan = false;
-    if (column->rough)
-        status = polish(columns, s, j, &scan);
-    else if (column->found.count)
+    if (column->found.count)
         make_residual(columns, s, j);
-    if (status || scan) {
-        column->found.count = 0;
-        return status;
-    }
     verify(columns, s, j);
     column->done = column->found.count == 0 || column->stalled;
     if (column->done)
         return FEATINV_OK;
     column->exact = true;
-    status = solve(columns, s, j, true, true);
-    column->found.count = 0;
-    return status;
+    return solve(columns, s, j);
 }

@@ -31,7 +31,6 @@ typedef struct fi_column {
     float *single; /* value, rounded */
     int32_t support, room;
     bool begun;   /* solved at least once since alpha changed */
-    bool rough;   /* solved to the Gram matrix's float32 only */
     bool exact;   /* needs inner products in float64 */
     bool stalled; /* a float64 solve with violators lowered nothing: they are rounding */
     bool done;
@@ -53,6 +52,7 @@ typedef struct fi_scratch {
     int32_t room;                           /* of what follows */
     int32_t *atoms;                         /* rows behind the lasso's atoms */
     const float **rows;                     /* where they are */
+    const int16_t **entries;                /* their columns of the kept Gram matrix */
     double *coefficients, *gradient, *step; /* in the order of the support */
     featinv_status status;
 } fi_scratch;
@@ -62,16 +62,16 @@ featinv_status fi_scratch_reserve(fi_scratch *scratch, int64_t d, int32_t room);
 void fi_scratch_free(fi_scratch *scratch);
 void fi_column_free(fi_column *column);
 
-/* Values of row j in columns first .. first + width - 1 of the Gram matrix: the strongest are
- * kept, also those of the support. */
-void fi_column_gather(const fi_columns *columns, int64_t j, const float *values, int64_t first,
-                      int64_t width);
+/* Row j of the kept Gram matrix in a block of columns, or of its products with all rows: the
+ * strongest are kept, also those of the support. */
+void fi_column_gather(const fi_columns *columns, int64_t j, int64_t block);
+void fi_column_gather_products(const fi_columns *columns, int64_t j, const float *products);
 /* Sets alpha from what was gathered and keeps the first candidates. */
 void fi_column_begin(const fi_columns *columns, int64_t j);
 
-/* The oracle over a block of the kept Gram matrix: finds rows whose |<x_i, r>| is
- * near or above alpha tau. */
-void fi_column_scan(const fi_columns *columns, int64_t j, int64_t block);
+/* The oracle over a block of the kept Gram matrix: finds rows whose |<x_i, r>| is near or above
+ * alpha tau. next: the column that comes then. */
+void fi_column_scan(const fi_columns *columns, int64_t j, int64_t next, int64_t block);
 /* The residual at the solution, and the oracle over its float32 products with all rows. */
 void fi_column_residual(const fi_columns *columns, fi_scratch *scratch, int64_t j, float *out);
 void fi_column_scan_products(const fi_columns *columns, int64_t j, const float *products);

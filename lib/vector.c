@@ -1,5 +1,7 @@
 #include "vector.h"
 
+#include <stdbool.h>
+
 /* Unaligned loads and stores; the sizes are those of AVX2, which other processors split. */
 typedef float floats8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef int32_t ints8 __attribute__((vector_size(32), aligned(4), may_alias));
@@ -68,6 +70,8 @@ FI_CLONES void fi_residual(double *r, const float *x, const float *const *rows, 
             const float *row = rows[k] + i;
             const double value = c[k];
             const doubles4 factor = {value, value, value, value};
+            __builtin_prefetch(row + 64); /* more rows than the processor follows by itself */
+            __builtin_prefetch(row + 80);
             FI_UNROLL
             for (int q = 0; q < 8; q++)
                 s[q] -= factor * WIDE4(row + 4 * q);
@@ -122,35 +126,70 @@ FI_CLONES int32_t fi_weakest(const float *values) {
     return 0;
 }
 
-FI_CLONES int32_t fi_scan(float *out, const float *base, const float *origin, int64_t stride,
-                          const int32_t *index, const float *c, int32_t count, float limit) {
-    enum { PARTS = FI_SCAN_WIDTH / 8 };
-    floats8 s[PARTS];
+enum { SCAN_PARTS = FI_SCAN_WIDTH / 8 };
+
+/* All lanes of all parts lie within the limit. */
+#define WITHIN(result, parts, limit)                                                               \
+    do {                                                                                           \
+        const floats8 high_ = {limit, limit, limit, limit, limit, limit, limit, limit};            \
+        const floats8 low_ = -high_;                                                               \
+        ints8 inside_ = {-1, -1, -1, -1, -1, -1, -1, -1};                                          \
+        FI_UNROLL                                                                                  \
+        for (int q_ = 0; q_ < SCAN_PARTS; q_++)                                                    \
+            inside_ &= (ints8)((parts)[q_] <= high_) & (ints8)((parts)[q_] >= low_);               \
+        int32_t all_ = -1;                                                                         \
+        FI_UNROLL                                                                                  \
+        for (int q_ = 0; q_ < 8; q_++)                                                             \
+            all_ &= inside_[q_];                                                                   \
+        result = all_ == -1;                                                                       \
+    } while (0)
+
+FI_CLONES int32_t fi_scan(float *out, const int16_t *base, const int16_t *origin, int64_t stride,
+                          const fi_combination *sum, const fi_combination *next, float unit,
+                          float limit) {
+    floats8 s[SCAN_PARTS]; /* of 16 values each time: those at even places, those at odd ones */
     FI_UNROLL
-    for (int q = 0; q < PARTS; q++)
-        s[q] = *(const floats8 *)(base + 8 * q);
-    for (int32_t k = 0; k < count; k++) {
-        const float *row = origin + index[k] * stride;
-        const float v = c[k];
-        const floats8 factor = {v, v, v, v, v, v, v, v};
-        FI_UNROLL
-        for (int q = 0; q < PARTS; q++)
-            s[q] -= factor * *(const floats8 *)(row + 8 * q);
+    for (int q = 0; q < SCAN_PARTS; q += 2) {
+        const ints8 pairs = *(const ints8 *)(base + 8 * q);
+        s[q] = __builtin_convertvector((pairs << 16) >> 16, floats8);
+        s[q + 1] = __builtin_convertvector(pairs >> 16, floats8);
     }
-    const floats8 high = {limit, limit, limit, limit, limit, limit, limit, limit};
-    const floats8 low = -high;
-    ints8 inside = {-1, -1, -1, -1, -1, -1, -1, -1};
+    for (int32_t k = 0; k < sum->count; k++) {
+        const int16_t *row = origin + sum->index[k] * stride;
+        const float v = sum->value[k];
+        const floats8 factor = {v, v, v, v, v, v, v, v};
+        if (k < next->count) {
+            const int16_t *ahead = origin + next->index[k] * stride;
+            __builtin_prefetch(ahead);
+            __builtin_prefetch(ahead + 32);
+        }
+        FI_UNROLL
+        for (int q = 0; q < SCAN_PARTS; q += 2) {
+            const ints8 pairs = *(const ints8 *)(row + 8 * q);
+            s[q] -= factor * __builtin_convertvector((pairs << 16) >> 16, floats8);
+            s[q + 1] -= factor * __builtin_convertvector(pairs >> 16, floats8);
+        }
+    }
+    const floats8 factor = {unit, unit, unit, unit, unit, unit, unit, unit};
     FI_UNROLL
-    for (int q = 0; q < PARTS; q++)
-        inside &= (ints8)(s[q] <= high) & (ints8)(s[q] >= low);
-    int32_t all = -1;
-    FI_UNROLL
-    for (int q = 0; q < 8; q++)
-        all &= inside[q];
-    if (all == -1)
+    for (int q = 0; q < SCAN_PARTS; q++)
+        s[q] *= factor;
+    bool within;
+    WITHIN(within, s, limit);
+    if (within)
         return 0;
-    FI_UNROLL
-    for (int q = 0; q < PARTS; q++)
-        *(floats8 *)(out + 8 * q) = s[q];
+    for (int q = 0; q < SCAN_PARTS; q++)
+        for (int lane = 0; lane < 8; lane++)
+            out[8 * (q & ~1) + 2 * lane + (q & 1)] = s[q][lane];
     return 1;
+}
+
+FI_CLONES int32_t fi_exceeds(const float *values, float limit) {
+    floats8 s[SCAN_PARTS];
+    FI_UNROLL
+    for (int q = 0; q < SCAN_PARTS; q++)
+        s[q] = *(const floats8 *)(values + 8 * q);
+    bool within;
+    WITHIN(within, s, limit);
+    return !within;
 }

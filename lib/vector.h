@@ -31,10 +31,19 @@ enum { FI_WEAKEST_OF = 96 };
 int32_t fi_weakest(const float *values);
 
 enum { FI_SCAN_WIDTH = 64 };
-/* out = base - sum over k of c[k] times row index[k] of origin (rows of `stride` values), for
- * FI_SCAN_WIDTH values; returns 1 when any is larger than limit in magnitude (or not a number),
- * else leaves out alone. */
-int32_t fi_scan(float *out, const float *base, const float *origin, int64_t stride,
-                const int32_t *index, const float *c, int32_t count, float limit);
+/* A sum of value[k] times row index[k]. */
+typedef struct fi_combination {
+    const int32_t *index;
+    const float *value;
+    int32_t count;
+} fi_combination;
+
+/* out = unit (base - sum of rows of origin, `stride` values each), for FI_SCAN_WIDTH values;
+ * returns 1 when any is larger than limit in magnitude, else leaves out alone. next: what a later
+ * call sums at the same place; its rows are called into the caches meanwhile. */
+int32_t fi_scan(float *out, const int16_t *base, const int16_t *origin, int64_t stride,
+                const fi_combination *sum, const fi_combination *next, float unit, float limit);
+/* Returns 1 when any of FI_SCAN_WIDTH values is larger than limit in magnitude, or not a number. */
+int32_t fi_exceeds(const float *values, float limit);
 
 #endif
