@@ -1,19 +1,20 @@
 #include "fixed.h"
 
 #include "error.h"
+#include "vector.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* A tile of the result stays in registers: TILE_ROWS x TILE_COLUMNS. DEPTH values of a panel of the
- * right factor, and of the left factor's rows, stay in the nearest cache. */
+/* A tile of the result stays in registers: TILE_ROWS x TILE_COLUMNS. DEPTH values of a row are
+ * summed in integers; as many of the right factor's panel stay in the nearest cache. */
 enum { TILE_ROWS = 6, TILE_COLUMNS = 16, DEPTH = 512 };
 _Static_assert(FI_FIXED_ROWS % TILE_ROWS == 0 && FI_FIXED_COLUMNS % TILE_COLUMNS == 0,
                "whole tiles");
 
-/* sqrt(2^31): no sum of products of two rows that are shorter leaves 32 bits, nor does any part of
- * it (Cauchy and Schwarz). */
+/* sqrt(2^31): no sum of products of two stretches that are shorter leaves 32 bits, nor does any
+ * part of it (Cauchy and Schwarz). */
 #define LONGEST 46340.0
 
 bool fi_fixed_supported(void) {
@@ -25,6 +26,22 @@ bool fi_fixed_supported(void) {
 }
 
 /* ---------------------------------------------------------------- rounding ------------------- */
+
+/* The finest at which every value fits into 16 bits and every stretch's sum into 32. */
+static double scale_of(const float *rows, int64_t n, int64_t d) {
+    float largest = 0.0f;
+    double longest = 0.0;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t from = 0; from < d; from += DEPTH) {
+            const float *part = rows + i * d + from;
+            const int64_t count = d - from < DEPTH ? d - from : DEPTH;
+            longest = fmax(longest, fi_dot(part, part, count));
+            for (int64_t k = 0; k < count; k++)
+                largest = fabsf(part[k]) > largest ? fabsf(part[k]) : largest;
+        }
+    const double room = LONGEST - 1.0 - 0.5 * sqrt(DEPTH); /* rounding lengthens */
+    return fmin(room / sqrt(longest), 32767.0 / (double)largest);
+}
 
 /* One row; returns the length of what rounding changed. */
 static double round_row(int16_t *out, const float *row, int64_t d, double scale) {
@@ -47,14 +64,13 @@ featinv_status fi_fixed_create(fi_fixed *out, const float *rows, int64_t n, int6
         fi_fixed_free(out);
         return fi_fail_memory((size_t)(all * width) * sizeof *out->values);
     }
-    float largest = 0.0f;
-    for (int64_t i = 0; i < n * d; i++)
-        largest = fmaxf(largest, fabsf(rows[i]));
-    out->scale = fmin((LONGEST - 1.0 - 0.5 * sqrt((double)d)) / longest, 32767.0 / (double)largest);
+    out->scale = scale_of(rows, n, d);
     double moved = 0.0;
     for (int64_t i = 0; i < n; i++)
         moved = fmax(moved, round_row(out->values + i * width, rows + i * d, d, out->scale));
-    out->rounding = moved * (2.0 * longest + moved);
+    /* and the stretches' sum in float32 */
+    const double terms = (double)(width / DEPTH + 2);
+    out->rounding = moved * (2.0 * longest + moved) + 0x1p-23 * terms * longest * longest;
     return FEATINV_OK;
 }
 
@@ -86,20 +102,14 @@ void fi_fixed_pack(fi_fixed *fixed, int64_t first, int64_t count) {
 typedef int16_t shorts16 __attribute__((vector_size(32)));
 typedef int32_t ints8 __attribute__((vector_size(32)));
 typedef int16_t loose_shorts __attribute__((vector_size(32), aligned(2), may_alias));
-typedef int32_t loose_ints __attribute__((vector_size(32), aligned(4), may_alias));
+typedef float loose_floats __attribute__((vector_size(32), aligned(4), may_alias));
 
 #define FI_UNROLL _Pragma("GCC unroll 8") /* so that the sums stay in registers */
 
 /* out += TILE_ROWS rows times a panel; pairs: of values of a row. */
-__attribute__((target("avx2"))) static void multiply_tile(int32_t *out, const int16_t *rows,
-                                                          int64_t width, const int16_t *panel,
-                                                          int64_t pairs) {
-    ints8 s[TILE_ROWS][2];
-    FI_UNROLL
-    for (int i = 0; i < TILE_ROWS; i++) {
-        s[i][0] = (ints8) * (const loose_ints *)(out + i * FI_FIXED_COLUMNS);
-        s[i][1] = (ints8) * (const loose_ints *)(out + i * FI_FIXED_COLUMNS + 8);
-    }
+__attribute__((target("avx2"))) static void
+multiply_tile(float *out, const int16_t *rows, int64_t width, const int16_t *panel, int64_t pairs) {
+    ints8 s[TILE_ROWS][2] = {0};
     for (int64_t k = 0; k < pairs; k++) {
         const shorts16 low = (shorts16) * (const loose_shorts *)(panel + 32 * k);
         const shorts16 high = (shorts16) * (const loose_shorts *)(panel + 32 * k + 16);
@@ -113,26 +123,28 @@ __attribute__((target("avx2"))) static void multiply_tile(int32_t *out, const in
         }
     }
     FI_UNROLL
-    for (int i = 0; i < TILE_ROWS; i++) {
-        *(loose_ints *)(out + i * FI_FIXED_COLUMNS) = (loose_ints)s[i][0];
-        *(loose_ints *)(out + i * FI_FIXED_COLUMNS + 8) = (loose_ints)s[i][1];
-    }
+    for (int i = 0; i < TILE_ROWS; i++)
+        for (int half = 0; half < 2; half++)
+            *(loose_floats *)(out + i * FI_FIXED_COLUMNS + 8 * half) +=
+                __builtin_convertvector(s[i][half], loose_floats);
 }
 #else
-static void multiply_tile(int32_t *out, const int16_t *rows, int64_t width, const int16_t *panel,
+static void multiply_tile(float *out, const int16_t *rows, int64_t width, const int16_t *panel,
                           int64_t pairs) {
     for (int i = 0; i < TILE_ROWS; i++)
-        for (int64_t k = 0; k < pairs; k++)
-            for (int j = 0; j < TILE_COLUMNS; j++)
-                out[i * FI_FIXED_COLUMNS + j] +=
-                    rows[i * width + 2 * k] * panel[(k * TILE_COLUMNS + j) * 2] +
-                    rows[i * width + 2 * k + 1] * panel[(k * TILE_COLUMNS + j) * 2 + 1];
+        for (int j = 0; j < TILE_COLUMNS; j++) {
+            int32_t sum = 0;
+            for (int64_t k = 0; k < pairs; k++)
+                sum += rows[i * width + 2 * k] * panel[(k * TILE_COLUMNS + j) * 2] +
+                       rows[i * width + 2 * k + 1] * panel[(k * TILE_COLUMNS + j) * 2 + 1];
+            out[i * FI_FIXED_COLUMNS + j] += (float)sum;
+        }
 }
 #endif
 
-void fi_fixed_multiply(int32_t *out, const fi_fixed *fixed, int64_t first) {
+void fi_fixed_multiply(float *out, const fi_fixed *fixed, int64_t first) {
     const int64_t width = fixed->width;
-    memset(out, 0, sizeof(int32_t) * FI_FIXED_ROWS * FI_FIXED_COLUMNS);
+    memset(out, 0, sizeof(float) * FI_FIXED_ROWS * FI_FIXED_COLUMNS);
     for (int64_t from = 0; from < width; from += DEPTH) {
         const int64_t depth = width - from < DEPTH ? width - from : DEPTH;
         const int16_t *panels = fixed->packed + from * FI_FIXED_COLUMNS;

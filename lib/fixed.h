@@ -1,5 +1,5 @@
-/* Rows in 16-bit fixed point, and their inner products in exact integers: on x86-64 with AVX2 twice
- * as fast as float32 products, and the same bits in any order. */
+/* Rows in 16-bit fixed point, and their inner products: stretches of each sum in exact integers,
+ * which on x86-64 with AVX2 are twice as fast as float32 products. */
 #ifndef FI_FIXED_H
 #define FI_FIXED_H
 
@@ -15,12 +15,12 @@ typedef struct fi_fixed {
     int16_t *packed; /* (width / 2, FI_FIXED_COLUMNS, 2) in panels: the right factor */
     int64_t n, width;
     double scale;
-    double rounding; /* bound on |product / scale^2 - exact inner product| */
+    double rounding; /* bound on |product / scale^2 - inner product| */
 } fi_fixed;
 
 /* Whether this processor has the instructions. */
 bool fi_fixed_supported(void);
-/* rows (n, d), finite; longest: the largest norm of a row, above 0. Errors: MEMORY. */
+/* rows (n, d), finite, not all zero; longest: the largest norm of a row. Errors: MEMORY. */
 featinv_status fi_fixed_create(fi_fixed *out, const float *rows, int64_t n, int64_t d,
                                double longest);
 void fi_fixed_free(fi_fixed *fixed); /* all zero is fine */
@@ -29,6 +29,6 @@ void fi_fixed_free(fi_fixed *fixed); /* all zero is fine */
 void fi_fixed_pack(fi_fixed *fixed, int64_t first, int64_t count);
 /* out (FI_FIXED_ROWS, FI_FIXED_COLUMNS) = products of rows first .. with the right factor; rows and
  * columns that do not exist give 0. Threads may share `fixed`. */
-void fi_fixed_multiply(int32_t *out, const fi_fixed *fixed, int64_t first);
+void fi_fixed_multiply(float *out, const fi_fixed *fixed, int64_t first);
 
 #endif

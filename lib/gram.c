@@ -105,6 +105,15 @@ typedef struct stretch {
     int64_t block;
 } stretch;
 
+/* Whole rows of a block into 16 bits. */
+FI_CLONES static void shorten(int16_t *out, const float *values, int64_t rows, float factor) {
+    for (int64_t i = 0; i < rows; i++, out += FI_GRAM_WIDTH, values += FI_GRAM_WIDTH)
+        for (int k = 0; k < FI_GRAM_WIDTH; k++) {
+            const float value = values[k] * factor;
+            out[k] = (int16_t)(value + (value < 0.0f ? -0.5f : 0.5f));
+        }
+}
+
 /* Stretches of FI_FIXED_ROWS rows from the diagonal block down. */
 static void multiply_stretch(void *context, int32_t worker, int64_t first, int64_t last) {
     (void)worker;
@@ -112,13 +121,11 @@ static void multiply_stretch(void *context, int32_t worker, int64_t first, int64
     fi_gram *g = m->gram;
     const float factor = (float)(1.0 / (g->fixed.scale * g->fixed.scale * g->unit));
     for (int64_t k = first; k < last; k++) {
-        int32_t products[FI_FIXED_ROWS * FI_FIXED_COLUMNS];
+        float products[FI_FIXED_ROWS * FI_FIXED_COLUMNS];
         const int64_t row = m->block * FI_GRAM_WIDTH + k * FI_FIXED_ROWS;
         const int64_t rows = g->n - row < FI_FIXED_ROWS ? g->n - row : FI_FIXED_ROWS;
         fi_fixed_multiply(products, &g->fixed, row);
-        int16_t *out = g->values + (m->block * g->n + row) * FI_GRAM_WIDTH;
-        for (int64_t i = 0; i < rows * FI_FIXED_COLUMNS; i++)
-            out[i] = (int16_t)lrintf((float)products[i] * factor);
+        shorten(g->values + (m->block * g->n + row) * FI_GRAM_WIDTH, products, rows, factor);
     }
 }
 
@@ -126,18 +133,15 @@ static void multiply_stretch(void *context, int32_t worker, int64_t first, int64
 static featinv_status multiply_slabs(fi_gram *g, int64_t block, int64_t columns) {
     const int64_t begin = block * FI_GRAM_WIDTH;
     const float factor = (float)(1.0 / g->unit);
-    float *slab = malloc(sizeof(float) * SLAB * FI_GRAM_WIDTH);
+    float *slab = calloc((size_t)SLAB * FI_GRAM_WIDTH, sizeof *slab);
     if (!slab)
         return fi_fail_memory(sizeof(float) * SLAB * FI_GRAM_WIDTH);
     int failed = 0;
     for (int64_t row = begin; row < g->n && !failed; row += SLAB) {
         const int64_t rows = g->n - row < SLAB ? g->n - row : SLAB;
-        int16_t *out = g->values + (block * g->n + row) * FI_GRAM_WIDTH;
         failed = g->backend->operand_multiply(g->operand, slab, FI_GRAM_WIDTH, NULL, row, rows,
                                               begin, columns);
-        for (int64_t i = 0; i < rows && !failed; i++)
-            for (int64_t k = 0; k < columns; k++)
-                out[i * FI_GRAM_WIDTH + k] = (int16_t)lrintf(slab[i * FI_GRAM_WIDTH + k] * factor);
+        shorten(g->values + (block * g->n + row) * FI_GRAM_WIDTH, slab, rows, factor);
     }
     free(slab);
     if (failed)
