@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from data import CODES, COLOUR_NAMES, VALUES, Scenes
 from loop import Draw, Plan, fit
-from nets import MAP, classifier, judge, normalised
+from nets import MAP, classifier, convnext, features, normalised, swin
 from scenes import CLASSES, GROUNDS, OBJECTS, REGIONS, SKIES
 from torch import Tensor, nn
 
@@ -55,8 +55,7 @@ class Probe(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images to the map (N,C,8,8) and the logits."""
-        grid = self.backbone.forward_features(x)
-        return grid, self.backbone.forward_head(grid)
+        return features(self.backbone, x)
 
 
 def covers(regions: np.ndarray, chunk: int = 5000) -> Tensor:
@@ -104,9 +103,9 @@ def maps_of(backbone: nn.Module, images: np.ndarray, batch: int = 250) -> tuple[
     """uint8 (N,64,64,3) to maps (N,C,8,8) and logits (N,K), float32."""
     maps, logits = [], []
     for i in range(0, len(images), batch):
-        grid = backbone.forward_features(normalised(torch.from_numpy(images[i : i + batch])))
+        grid, out = features(backbone, normalised(torch.from_numpy(images[i : i + batch])))
         maps.append(grid.contiguous())
-        logits.append(backbone.forward_head(grid))
+        logits.append(out)
     return torch.cat(maps), torch.cat(logits)
 
 
@@ -142,13 +141,14 @@ def judge_labels(data: Scenes) -> np.ndarray:
 
 
 def train_backbone(name: str, train: Scenes, valid: Scenes, folder: Path, plan: Plan) -> nn.Module:
-    """Train 'classifier' or 'judge'; returns the backbone without its auxiliary heads."""
+    """Train a classifier of scenes, or the judge; returns it without its auxiliary heads."""
     torch.manual_seed(plan.seed)
-    if name == "classifier":
-        backbone, labels, held = classifier(), train.labels, valid.labels
-    else:
+    labels, held = train.labels, valid.labels
+    if name == "judge":
         labels, held = judge_labels(train), judge_labels(valid)
-        backbone = judge(len(OBJECTS) * 2 * len(SKIES))
+        backbone = convnext(len(OBJECTS) * 2 * len(SKIES))
+    else:
+        backbone = {"classifier": classifier, "convnext": convnext, "swin": swin}[name]()
     probe = Probe(backbone, MAP[0]).to(memory_format=torch.channels_last)
     targets, cover = torch.from_numpy(labels), covers(train.regions)
 
@@ -157,7 +157,7 @@ def train_backbone(name: str, train: Scenes, valid: Scenes, folder: Path, plan: 
         top1 = float((logits.argmax(1).numpy() == held).mean())
         return {"top1": round(top1, 4)} | spread(maps, held if name == "judge" else valid.labels)
 
-    dense = 1.0 if name == "classifier" else 0.3
+    dense = 0.3 if name == "judge" else 1.0
     model = fit(plan, probe, lambda d: probe_loss(probe, train, targets, cover, d, dense),
                 len(train), folder, check, check_every=500)
     return model.backbone

@@ -10,7 +10,8 @@ import torch
 from scenes import CLASSES
 from timm.models.convnext import ConvNeXt
 from timm.models.resnet import BasicBlock, ResNet
-from torch import Tensor
+from timm.models.swin_transformer_v2 import SwinTransformerV2
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bindings" / "python"))
 from featinv.export.modules import (AutoencoderKL, ControlNet, UNet,  # noqa: E402
@@ -35,10 +36,24 @@ def classifier(classes: int = len(CLASSES)) -> ResNet:
                   channels=(32, 64, 96, 96), stem_type="deep", stem_width=16)
 
 
-def judge(classes: int) -> ConvNeXt:
+def swin(classes: int = len(CLASSES)) -> SwinTransformerV2:
+    """A small timm SwinV2; its last map is 8x8x96, channels last."""
+    return SwinTransformerV2(img_size=64, patch_size=2, num_classes=classes, embed_dim=24,
+                             depths=(1, 2, 2), num_heads=(2, 4, 6), window_size=8,
+                             drop_path_rate=0.0)
+
+
+def convnext(classes: int = len(CLASSES)) -> ConvNeXt:
     """A small timm ConvNeXt without layer scale; map 96x8x8."""
     return ConvNeXt(num_classes=classes, depths=(1, 2, 2, 1), dims=(24, 48, 96, 96), patch_size=2,
                     output_stride=8, ls_init_value=None)
+
+
+def features(backbone: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The last map (N,C,h,w) and the logits."""
+    grid = backbone.forward_features(x)
+    logits = backbone.forward_head(grid)
+    return (grid.permute(0, 3, 1, 2) if isinstance(backbone, SwinTransformerV2) else grid), logits
 
 
 def autoencoder() -> AutoencoderKL:

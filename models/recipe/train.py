@@ -20,11 +20,14 @@ from diffusion import Controlled, Latents, Prompted, train_base, train_control
 from loop import Plan, write_atomically
 
 STAGES = ("data", "classifier", "autoencoder", "prepare", "decoder", "judge", "base", "control",
-          "polish", "direct")
+          "polish", "direct", "convnext", "swin")
 GENERATOR_COUNT = 30_000  # scenes that base and ControlNet see: the first of the training set
 PLANS = {
     "classifier": Plan("classifier", steps=2000, batch=64, lr=2e-3, decay=0.05, ema=0.998),
     "judge": Plan("judge", steps=1500, batch=64, lr=1.5e-3, decay=0.05, ema=0.998, seed=2),
+    # The classifier's task for two other families of backbones.
+    "convnext": Plan("convnext", steps=2500, batch=64, lr=2e-3, decay=0.05, ema=0.998, seed=9),
+    "swin": Plan("swin", steps=2500, batch=64, lr=1e-3, decay=0.05, ema=0.998, seed=10),
     # The encoder is frozen three quarters through the schedule, so that the base can start; the
     # decoder goes on alone.
     "autoencoder": Plan("autoencoder", steps=3200, batch=8, lr=2e-3, decay=0.0, ema=0.998, seed=3,
@@ -60,7 +63,8 @@ def load_backbone(folder: Path, name: str) -> torch.nn.Module:
     """The classifier or the judge."""
     from backbones import Probe
 
-    make = {"classifier": nets.classifier, "judge": lambda: nets.judge(80)}[name]
+    make = {"classifier": nets.classifier, "judge": lambda: nets.convnext(80),
+            "convnext": nets.convnext, "swin": nets.swin}[name]
     return average_of(Probe(make(), nets.MAP[0]), folder, name).backbone
 
 
@@ -99,7 +103,7 @@ def latents(folder: Path, train: Scenes, valid: Scenes, maps: bool) -> tuple[Lat
 def run(stage: str, folder: Path) -> None:
     """Run one stage."""
     train, valid = sets(folder)
-    if stage in ("classifier", "judge"):
+    if stage in ("classifier", "judge", "convnext", "swin"):
         from backbones import train_backbone
 
         train_backbone(stage, train, valid, folder, PLANS[stage])
