@@ -26,7 +26,8 @@
  * - Option structs begin with struct_size. Call their _init function with sizeof, change what you
  *   like; a NULL options argument means all defaults. Fields are only ever appended. Structs that
  *   carry results or items (featinv_array_info, featinv_model_details, featinv_concepts_details,
- *   featinv_cosine_result, featinv_report_item) have no _init: write `= {.struct_size = sizeof x}`.
+ *   featinv_cosine_result, featinv_trainer_batch, featinv_trainer_result, featinv_report_item) have
+ *   no _init: write `= {.struct_size = sizeof x}`.
  * - Outputs are written into the caller's memory: on the host, in C order, of exactly the stated
  *   shape. Inputs may have any strides and lie on the CPU or a CUDA device (they are copied then),
  *   and are never written through. No pointer is kept after a call; what is kept is copied.
@@ -857,6 +858,223 @@ FEATINV_API featinv_status featinv_fid_merge(featinv_fid *fid, const featinv_fid
 FEATINV_API featinv_status featinv_fid_result(double *distance, const featinv_fid *fid,
                                               featinv_session *session);
 FEATINV_API void featinv_fid_destroy(featinv_fid *fid);
+
+/* ---------------------------------------------------------------- training ------------------- */
+
+/** Trains what turns a feature map into control over a frozen generator (paper, section 3.2).
+ *  Holds weights of its own in float32, beside those of the session: its backbone and encoder stay
+ *  as they are, and what the session draws does not change. Belongs to the session's thread. */
+typedef struct featinv_trainer featinv_trainer;
+
+typedef int32_t featinv_train_mode;
+enum {
+    FEATINV_TRAIN_LOCKED = 0,   /* the hint encoder and the ControlNet (paper) */
+    FEATINV_TRAIN_UNLOCKED = 1, /* and the UNet's decoder half: output_blocks.*, out.* */
+    FEATINV_TRAIN_JOINT = 2     /* and all of the UNet */
+};
+
+typedef struct featinv_trainer_options {
+    uint32_t struct_size;
+    featinv_train_mode mode; /* LOCKED */
+    uint64_t seed;           /* of what the library draws; 0 */
+    double rate;             /* learning rate; 1e-5 */
+    int64_t warmup;          /* steps in which it rises linearly from rate / warmup; 0 */
+    int64_t decay_steps;     /* step at which a half cosine from rate has come down to decay_floor
+                                times rate; 0: it stays */
+    double decay_floor;      /* .02 */
+    double beta1, beta2;     /* of AdamW; .9, .999 */
+    double epsilon;          /* of AdamW; 1e-8 */
+    double weight_decay;     /* of AdamW, on every trained tensor; .01 */
+    double clip;             /* largest L2 norm of all gradients together; 0: not clipped */
+    double average;          /* decay of a moving average of the weights, at most (s + 1) / (s + 10)
+                                in step s from 0; 0: none */
+    double min_snr;          /* gamma of min-SNR weighting (Hang et al. 2023); 0: all weights 1 */
+    double hint_dropout;     /* probability of a zero map; .1 */
+    double prompt_dropout;   /* probability of the empty prompt; .1 */
+    double joint_dropout;    /* probability of both together, before the two above; 0. As published:
+                                .15, and 0 for the others */
+    int32_t accumulation;    /* parts of a batch that run one after the other, to save memory; 1 */
+    featinv_dtype precision; /* F32, or BF16 (autocast, CUDA only) */
+    const char *context;     /* the prompt's name; the bundle's */
+    const char *uncontext;   /* the empty prompt's name; the bundle's */
+} featinv_trainer_options;
+
+FEATINV_API featinv_status featinv_trainer_options_init(featinv_trainer_options *options,
+                                                        size_t size);
+
+/** Loads the session's bundle once more, for training. The session must outlive the trainer.
+ *  Errors: UNSUPPORTED without a generator; ARGUMENT; NOT_FOUND for a prompt's name. */
+FEATINV_API featinv_status featinv_trainer_create(featinv_trainer **out, featinv_session *session,
+                                                  const featinv_trainer_options *options);
+FEATINV_API void featinv_trainer_destroy(featinv_trainer *trainer);
+
+/** Samples of a step. Of images and latents one is given, and of views and maps. What else is NULL
+ *  is drawn from (seed, step, position of the sample), so that neither order, batch nor resume
+ *  changes it; the posterior of images' latents is drawn, too. */
+typedef struct featinv_trainer_batch {
+    uint32_t struct_size;
+    int32_t reserved;
+    int64_t count;                      /* n, at least 1 */
+    int64_t position;                   /* of sample 0 in a batch that several processes share; 0 */
+    const featinv_tensor *images;       /* U8 (n, H, W, 3): what is to be drawn */
+    const featinv_tensor *views;        /* U8 (n, h, w, 3): the same at the backbone's size */
+    const featinv_tensor *latents;      /* F32 (n, C, h, w): the scaled z */
+    const featinv_tensor *maps;         /* F32 (n, C, H, W) */
+    const featinv_tensor *context_data; /* F32 (L, D) or (n, L, D), in place of the prompt */
+    const featinv_tensor *timesteps;    /* I64 (n), 0 to T - 1; drawn: uniform */
+    const featinv_tensor *noise;        /* F32 (n, C, h, w); drawn: normal */
+    const uint8_t *drop_hint;           /* n flags: the map becomes zeros */
+    const uint8_t *drop_prompt;         /* n flags: the prompt becomes the empty one */
+    double *losses;                     /* output: n mean squared errors, not weighted; or NULL */
+} featinv_trainer_batch;
+
+typedef struct featinv_trainer_result {
+    uint32_t struct_size;
+    int32_t reserved;
+    int64_t step;         /* updates done, this one included */
+    double loss;          /* mean over the samples of weight times squared error */
+    double gradient_norm; /* before it was clipped */
+    double rate;          /* of this update */
+} featinv_trainer_result;
+
+/** One update: mean squared error between the prediction at x_t = sqrt(abar) z + sqrt(1 - abar)
+ *  noise and the noise (or v, as the manifest says), its gradient, AdamW. Sample weights: with
+ *  snr = abar / (1 - abar), min(snr, gamma) / snr for epsilon, min(snr, gamma) / (snr + 1) for v.
+ *  After a failure (COMPUTE also for a loss or gradient that is not finite; CANCELLED) weights,
+ *  optimiser and step are those of the last good step. result may be NULL. Errors: UNSUPPORTED for
+ *  images without an encoder, views without a backbone; SHAPE; VALUE; ARGUMENT. */
+FEATINV_API featinv_status featinv_trainer_step(featinv_trainer_result *result,
+                                                featinv_trainer *trainer,
+                                                const featinv_trainer_batch *batch);
+
+/** The loss alone, without dropout unless flags are given. What is drawn is the same at every step,
+ *  and none of a training step's: losses of different steps compare. */
+FEATINV_API featinv_status featinv_trainer_loss(featinv_trainer_result *result,
+                                                featinv_trainer *trainer,
+                                                const featinv_trainer_batch *batch);
+
+/** Updates done so far. */
+FEATINV_API int64_t featinv_trainer_steps(const featinv_trainer *trainer);
+
+/** How many tensors are trained; the name of tensor index (from 0) as in the public release
+ *  (control_model.*, model.diffusion_model.*; NULL beyond the end; borrowed); its shape: *ndim
+ *  extents. Errors: NOT_FOUND. */
+FEATINV_API int64_t featinv_trainer_count(const featinv_trainer *trainer);
+FEATINV_API const char *featinv_trainer_key(const featinv_trainer *trainer, int64_t index);
+FEATINV_API featinv_status featinv_trainer_shape(int64_t shape[FEATINV_MAX_DIMS], int32_t *ndim,
+                                                 const featinv_trainer *trainer, const char *key);
+
+/** A trained tensor, F32 of its shape: its value, its moving average (UNSUPPORTED without one), its
+ *  gradient in the last step (as the optimiser saw it, so after clipping; zeros before any step).
+ *  Errors: NOT_FOUND, SHAPE. */
+FEATINV_API featinv_status featinv_trainer_parameter(const featinv_tensor *value,
+                                                     featinv_trainer *trainer, const char *key);
+FEATINV_API featinv_status featinv_trainer_average(const featinv_tensor *average,
+                                                   featinv_trainer *trainer, const char *key);
+FEATINV_API featinv_status featinv_trainer_gradient(const featinv_tensor *gradient,
+                                                    featinv_trainer *trainer, const char *key);
+
+/** Writes weights, optimiser, average and step to one safetensors file, atomically. Errors: WRITE
+ *  (an older file of that name is untouched then). */
+FEATINV_API featinv_status featinv_trainer_save(featinv_trainer *trainer, const char *path);
+
+/** Goes on from a saved file: training continues bit-equal on the same machine, device, libtorch,
+ *  threads and batches. The whole file is checked first; one that is refused changes nothing.
+ *  Errors: NOT_FOUND, READ, FORMAT (damaged, or another kind of file), HASH (its data changed),
+ *  UNSUPPORTED (of another bundle, or trained with other options). */
+FEATINV_API featinv_status featinv_trainer_resume(featinv_trainer *trainer, const char *path);
+
+typedef struct featinv_trainer_export_options {
+    uint32_t struct_size;
+    featinv_dtype dtype; /* of the trained weights: F32 (default) or F16 */
+    const char *name;    /* of the new bundle; NULL: as the session's */
+    int32_t force;       /* 1: replace an existing bundle */
+    int32_t latest;      /* 1: the last weights even where there is an average */
+} featinv_trainer_export_options;
+
+FEATINV_API featinv_status
+featinv_trainer_export_options_init(featinv_trainer_export_options *options, size_t size);
+
+/** Writes a bundle: the session's, with the trained weights (their moving average, if there is
+ *  one). The folder appears whole or not at all. A `base` stays referred to. Errors: WRITE (exists,
+ *  cannot be written), VALUE (a weight beyond F16's range), HASH, READ. */
+FEATINV_API featinv_status featinv_trainer_export(featinv_trainer *trainer, const char *path,
+                                                  const featinv_trainer_export_options *options);
+
+/* ---------------------------------------------------------------- training data -------------- */
+
+/** Image files as an endless sequence of training batches, read, decoded and augmented ahead by
+ *  threads. Each epoch is a permutation of all images (seeded; position p of the sequence is place
+ *  p mod count of epoch p div count), and batch k holds positions k n to k n + n - 1: no image is
+ *  dropped and no batch is short, so a batch may end one epoch and begin the next (torch's
+ *  drop_last does not arise), and processes r of R that take the batches step * R + r of n / R
+ *  images share the batches of n. A batch depends on files, options and its index alone, never on
+ *  threads, prefetch or what was asked for before. Belongs to one thread at a time. */
+typedef struct featinv_dataset featinv_dataset;
+
+typedef struct featinv_dataset_options {
+    uint32_t struct_size;
+    int32_t batch;                     /* n, images a batch, 1 to 65536; 8 */
+    int32_t image_height, image_width; /* what the generator draws; the model's, else 256 */
+    int32_t view_height, view_width;   /* what the backbone sees; the model's, else 288 */
+    featinv_filter filter;             /* of the view; the model's, else BILINEAR */
+    int32_t augment;                   /* 1: random crops and flips; 0: as featinv_extract */
+    double crop;                 /* without augment: as in a bundle, (0, 1]; the model's, else 1 */
+    double scale_min, scale_max; /* of a random crop: share of the picture's area; .08, 1 */
+    double ratio_min, ratio_max; /* width over height, uniform in its logarithm; 3/4, 4/3 */
+    double flip_horizontal;      /* probability; .5 */
+    double flip_vertical;        /* probability; .5 */
+    int32_t legacy_target;       /* 1: images made from views without antialiasing, as published */
+    int32_t shuffle;             /* 0: every epoch in the order of the paths; 1 */
+    int32_t threads;             /* that decode, besides the caller's; 0: one a processor */
+    int32_t prefetch;            /* batches kept ready, 1 to 1024: bounds the memory; 2 */
+    uint64_t seed;               /* of order, crops and flips; 100 */
+    int64_t max_pixels;          /* larger pictures are problems; 0: 64 * 2^20 */
+} featinv_dataset_options;
+
+/** Fills the defaults (the paper's training and its published code), sizes from model; NULL: those
+ *  of the public release. */
+FEATINV_API featinv_status featinv_dataset_options_init(featinv_dataset_options *options,
+                                                        size_t size, const featinv_model *model);
+
+/** A dataset over count (1 to 2^31 - 1) PNG or JPEG files, in the caller's order; the paths are
+ *  copied. No file is opened before the first batch is asked for. options NULL: the defaults.
+ *  Errors: ARGUMENT, MEMORY. */
+FEATINV_API featinv_status featinv_dataset_create(featinv_dataset **out, const char *const *paths,
+                                                  int64_t count,
+                                                  const featinv_dataset_options *options);
+/** Ends the threads, whatever they are doing, within one picture each; NULL is fine. Does nothing
+ *  in a child of fork(). */
+FEATINV_API void featinv_dataset_destroy(featinv_dataset *dataset);
+
+/** Batch batch_index (from 0) of the sequence. Any index may follow any other, so a training
+ *  resumes anywhere; what follows the last one is being made ahead.
+ *  views: U8 (n, view_height, view_width, 3), what the backbone sees before mean and std: a random
+ *  part of the picture (torchvision's RandomResizedCrop: ten tries, then the largest middle of an
+ *  allowed ratio), resized as featinv_image_resize does, flipped. Without augment: the shorter side
+ *  resized to size / crop, the middle. images: U8 (n, image_height, image_width, 3), what the
+ *  generator is to draw: the view, as flipped, resized bilinearly, antialiased; with legacy_target
+ *  as published, without (half-pixel centres, rounded to bytes, which the published code leaves
+ *  out). indices: n numbers of the files that were used. Each of the three may be NULL.
+ *  A file that is missing, damaged, too large or unreadable is a problem: the next good one in
+ *  the order of its epoch (from its end on to its start) stands in for it, cropped and flipped by
+ *  the numbers of the missing one, and the file is not opened again by this dataset.
+ *  Errors: SHAPE, ARGUMENT (an epoch beyond 2^32), MEMORY, FORK in a child; where no file is good,
+ *  the error of the first path. A failed batch may be asked for again. */
+FEATINV_API featinv_status featinv_dataset_batch(const featinv_tensor *images,
+                                                 const featinv_tensor *views, int64_t *indices,
+                                                 featinv_dataset *dataset, int64_t batch_index);
+
+/** Images in an epoch, problems included: the count of paths. 0 for NULL. */
+FEATINV_API int64_t featinv_dataset_size(const featinv_dataset *dataset);
+
+/** How many files the batches given so far had to do without; each counts once, in the order in
+ *  which the batches met them, whatever the threads found earlier. 0 for NULL. */
+FEATINV_API int64_t featinv_dataset_problems(const featinv_dataset *dataset);
+/** Text of problem i (from 0), one line that names the file, or NULL beyond the end; index: number
+ *  of its path, may be NULL. Borrowed from the dataset. */
+FEATINV_API const char *featinv_dataset_problem(int64_t *index, const featinv_dataset *dataset,
+                                                int64_t i);
 
 /* ---------------------------------------------------------------- report --------------------- */
 

@@ -20,4 +20,7 @@ void fi_swap_bytes(void *values, size_t element, size_t count);
 float fi_half_to_float(uint16_t half);
 float fi_bfloat_to_float(uint16_t value);
 
+/* Rounds to nearest, ties to even; beyond the range: infinity. */
+uint16_t fi_float_to_half(float value);
+
 #endif

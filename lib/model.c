@@ -326,7 +326,7 @@ featinv_status fi_model_net(fi_net **out, featinv_model *model, const fi_backend
     if (!placed) {
         placed = calloc(1, sizeof *placed);
         int failed =
-            placed ? backend->net_create(&placed->net, device_type, device_index, dtype) : 0;
+            placed ? backend->net_create(&placed->net, device_type, device_index, dtype, 0) : 0;
         if (!placed || failed) {
             status = placed ? fi_backend_fail(backend, failed, model->bundle->path)
                             : fi_fail_memory(sizeof *placed);

@@ -1,6 +1,7 @@
 #include "error.h"
 #include "extract.h"
 #include "options.h"
+#include "parts.h"
 #include "tensor.h"
 
 #include <math.h>
@@ -141,6 +142,49 @@ featinv_status featinv_denoise(const featinv_tensor *prediction, featinv_session
     return status;
 }
 
+/* byte / 255 * 255 / 127.5 - 1 in float32, as published: the same as (b / 255 - 1/2) / (1/2) up to
+ * rounding, but not to the bit. */
+static void image_floats(float *floats, const uint8_t *bytes, int64_t count, size_t plane) {
+    float table[256];
+    for (int v = 0; v < 256; v++)
+        table[v] = (float)v / 255.0f * 255.0f / 127.5f - 1.0f;
+    for (size_t i = 0; i < (size_t)count * 3; i++) {
+        const uint8_t *from = bytes + i / 3 * 3 * plane + i % 3;
+        for (size_t k = 0; k < plane; k++)
+            floats[i * plane + k] = table[from[3 * k]];
+    }
+}
+
+featinv_status fi_encode(featinv_session *session, fi_net *net, float *mean, float *logvar,
+                         const uint8_t *bytes, int64_t count, fi_progress *progress,
+                         int64_t *completed) {
+    const fi_bundle *b = session->model->bundle;
+    int64_t image[3] = {3, b->image[1], b->image[2]};
+    int64_t latent[3] = {b->latent[0], b->latent[1], b->latent[2]};
+    size_t plane = (size_t)(image[1] * image[2]);
+    size_t size = (size_t)(latent[0] * latent[1] * latent[2]);
+    int64_t batch = count < session->batch ? count : session->batch;
+    featinv_status status = FEATINV_OK;
+    float *floats = malloc((size_t)batch * 3 * plane * sizeof *floats + 1);
+    if (!floats)
+        return fi_fail_memory((size_t)batch * 3 * plane * sizeof *floats);
+    for (int64_t first = 0; !status && first < count; first += batch) {
+        int64_t n = count - first < batch ? count - first : batch;
+        size_t offset = (size_t)first * size;
+        image_floats(floats, bytes + (size_t)first * 3 * plane, n, plane);
+        int failed =
+            session->backend->encode(net, mean ? mean + offset : NULL,
+                                     logvar ? logvar + offset : NULL, floats, n, image, latent);
+        if (!failed && completed)
+            *completed = first + n;
+        status = failed ? fi_backend_fail(session->backend, failed, "encoder") : FEATINV_OK;
+        if (!status && progress)
+            status = fi_session_tick(session, progress, n);
+    }
+    free(floats);
+    return status;
+}
+
 featinv_status featinv_encode(const featinv_tensor *mean, const featinv_tensor *logvar,
                               featinv_session *session, const featinv_tensor *images,
                               const featinv_run_options *options) {
@@ -148,51 +192,26 @@ featinv_status featinv_encode(const featinv_tensor *mean, const featinv_tensor *
     fi_net *net = NULL;
     const void *bytes = NULL;
     void *owned = NULL, *mean_data = NULL, *logvar_data = NULL;
-    float *floats = NULL;
     featinv_status status = fi_features_run(options, &run);
     if (!status)
         status = fi_session_begin(session, FI_PART(FI_PROGRAM_ENCODER), &net);
     if (status)
         return status;
     const fi_bundle *b = session->model->bundle;
-    int64_t shape[4] = {-1, b->image[1], b->image[2], 3}, image[3] = {3, b->image[1], b->image[2]};
-    int64_t latent[3] = {b->latent[0], b->latent[1], b->latent[2]};
+    int64_t shape[4] = {-1, b->image[1], b->image[2], 3};
     status = fi_tensor_input(&bytes, &owned, images, "images", FEATINV_DTYPE_U8, 4, shape);
     if (status)
         return status;
-    int64_t count = images->shape[0], out_shape[4] = {count, latent[0], latent[1], latent[2]};
-    size_t pixels = (size_t)(image[0] * image[1] * image[2]);
-    size_t size = (size_t)(latent[0] * latent[1] * latent[2]);
+    int64_t count = images->shape[0];
+    int64_t out_shape[4] = {count, b->latent[0], b->latent[1], b->latent[2]};
     if (mean)
         status = fi_tensor_data(&mean_data, mean, "mean", FEATINV_DTYPE_F32, 4, out_shape);
     if (!status && logvar)
         status = fi_tensor_data(&logvar_data, logvar, "logvar", FEATINV_DTYPE_F32, 4, out_shape);
-    floats = malloc((size_t)session->batch * pixels * sizeof *floats);
-    if (!status && !floats)
-        status = fi_fail_memory((size_t)session->batch * pixels * sizeof *floats);
-    /* byte / 255 * 255 / 127.5 - 1 in float32, as published: the same as (b / 255 - 1/2) / (1/2) up
-     * to rounding, but not to the bit */
-    float table[256];
-    for (int v = 0; v < 256; v++)
-        table[v] = (float)v / 255.0f * 255.0f / 127.5f - 1.0f;
     fi_progress progress = {run.progress, run.user_data, 0, count};
-    for (int64_t first = 0; !status && first < count; first += session->batch) {
-        int64_t n = count - first < session->batch ? count - first : session->batch;
-        size_t plane = (size_t)(image[1] * image[2]), offset = (size_t)first * size;
-        for (size_t i = 0; i < (size_t)n * 3; i++) {
-            const uint8_t *from = (const uint8_t *)bytes + ((size_t)first + i / 3) * pixels + i % 3;
-            for (size_t k = 0; k < plane; k++)
-                floats[i * plane + k] = table[from[3 * k]];
-        }
-        int failed = session->backend->encode(net, mean_data ? (float *)mean_data + offset : NULL,
-                                              logvar_data ? (float *)logvar_data + offset : NULL,
-                                              floats, n, image, latent);
-        if (!failed && run.completed)
-            *run.completed = first + n;
-        status = failed ? fi_backend_fail(session->backend, failed, "encoder")
-                        : fi_session_tick(session, &progress, n);
-    }
-    free(floats);
+    if (!status)
+        status =
+            fi_encode(session, net, mean_data, logvar_data, bytes, count, &progress, run.completed);
     free(owned);
     return status;
 }

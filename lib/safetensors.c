@@ -27,6 +27,13 @@ static const struct {
 };
 enum { NAMES = sizeof names / sizeof *names };
 
+const char *fi_safetensors_dtype_name(featinv_dtype dtype) {
+    for (int i = 0; i < NAMES; i++)
+        if (names[i].dtype == dtype)
+            return names[i].name;
+    return NULL;
+}
+
 /* Bounds what the JSON library will allocate, before it does: a value costs it far more memory than
  * the two bytes of "0," in the text. */
 static featinv_status check_text(const char *text, size_t size, const char *path) {
@@ -57,7 +64,7 @@ static featinv_status refuse(const char *path, const char *key, const char *what
     return fi_fail(FEATINV_ERROR_FORMAT, "%s: tensor '%.100s': %s", path, key, what);
 }
 
-static featinv_status check_metadata(const json_t *metadata, const char *path) {
+static featinv_status read_metadata(fi_safetensors *out, const json_t *metadata, const char *path) {
     const char *key;
     json_t *value;
     if (!json_is_object(metadata))
@@ -66,7 +73,8 @@ static featinv_status check_metadata(const json_t *metadata, const char *path) {
         (json_t *)(uintptr_t)metadata, key,
         value) if (!json_is_string(value)) return refuse(path, "__metadata__",
                                                          "holds something else than strings");
-    return FEATINV_OK;
+    out->metadata = json_dumps(metadata, JSON_COMPACT);
+    return out->metadata ? FEATINV_OK : fi_fail_memory(json_object_size(metadata));
 }
 
 static featinv_status read_shape(fi_safetensors_entry *entry, const json_t *shape,
@@ -159,7 +167,7 @@ static featinv_status read_entries(fi_safetensors *out, json_t *root, const char
         return fi_fail_memory(count * sizeof *out->entries);
     json_object_foreach(root, key, value) {
         if (strcmp(key, "__metadata__") == 0)
-            status = check_metadata(value, path);
+            status = read_metadata(out, value, path);
         else
             status = read_entry(out->entries + out->count++, key, value, out, path);
         if (status)
@@ -221,6 +229,8 @@ void fi_safetensors_close(fi_safetensors *header) {
     for (int64_t i = 0; i < header->count; i++)
         free(header->entries[i].key);
     free(header->entries);
+    free(header->metadata);
+    header->metadata = NULL;
     header->entries = NULL;
     header->count = 0;
 }

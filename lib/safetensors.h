@@ -17,6 +17,7 @@ typedef struct fi_safetensors {
     int64_t count;
     uint64_t header_bytes; /* length of prefix and header: where data begins */
     uint64_t file_bytes;
+    char *metadata; /* "__metadata__" as JSON text, an object of strings; NULL without one */
 } fi_safetensors;
 
 /* Reads and checks the header of a file that is file_bytes long: header at most 100 MB, offsets
@@ -24,5 +25,8 @@ typedef struct fi_safetensors {
  * Errors: NOT_FOUND, READ, FORMAT, MEMORY. */
 featinv_status fi_safetensors_open(fi_safetensors *out, const char *path);
 void fi_safetensors_close(fi_safetensors *header);
+
+/* The format's name of a dtype ("F32"), NULL for one that it lacks. */
+const char *fi_safetensors_dtype_name(featinv_dtype dtype);
 
 #endif

@@ -18,6 +18,7 @@ typedef struct want {
     int32_t ndim;
     const char *program;
     bool filled;
+    bool settled; /* by the bundle itself: its base may hold the key as well */
 } want;
 
 typedef struct wants {
@@ -62,7 +63,7 @@ static featinv_status add_program(wants *list, fi_net *net, const fi_backend *ba
     return FEATINV_OK;
 }
 
-/* First index of the key among the sorted wants, or -1. */
+/* First index of the key among the sorted wants that are not settled, or -1. */
 static int64_t find(const wants *list, const char *key) {
     int64_t low = 0, high = list->count;
     while (low < high) {
@@ -72,7 +73,8 @@ static int64_t find(const wants *list, const char *key) {
         else
             high = middle;
     }
-    return low < list->count && strcmp(list->items[low].key, key) == 0 ? low : -1;
+    bool found = low < list->count && strcmp(list->items[low].key, key) == 0;
+    return found && !list->items[low].settled ? low : -1;
 }
 
 static bool same_shape(const want *w, const fi_safetensors_entry *entry) {
@@ -220,6 +222,8 @@ featinv_status fi_weights_load(fi_placed_net *placed, featinv_model *model,
     if (!status && list.count) {
         qsort(list.items, (size_t)list.count, sizeof *list.items, by_key);
         status = read_bundle_weights(model->bundle, &list, placed->net, backend);
+        for (int64_t i = 0; i < list.count; i++)
+            list.items[i].settled = list.items[i].filled;
         if (!status)
             status = read_bundle_weights(model->base, &list, placed->net, backend);
         if (!status)

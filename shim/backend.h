@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define FI_BACKEND_ABI 2
+#define FI_BACKEND_ABI 3
 #define FI_BACKEND_ENTRY "fi_backend_table"
 
 enum { FI_DEVICE_CPU = 1, FI_DEVICE_CUDA = 2 }; /* as DLPack */
@@ -38,6 +38,7 @@ enum {
 
 typedef struct fi_net fi_net;         /* the programs and weights of one bundle on one device */
 typedef struct fi_sampler fi_sampler; /* one sampling run: tables, hints, latents */
+typedef struct fi_trainer fi_trainer; /* trained weights of a net, and their optimiser */
 typedef struct fi_operand fi_operand; /* float32 rows that much is multiplied with */
 
 /* Everything of a sampling run that does not depend on the lane. Pointers are read during
@@ -61,6 +62,42 @@ typedef struct fi_sampler_plan {
     double latent_scale;
 } fi_sampler_plan;
 
+/* What a trainer holds of each trained tensor, float32 in the tensor's C order. */
+enum {
+    FI_TRAINED_VALUE = 0,
+    FI_TRAINED_GRADIENT, /* of the running step; zeros where there is none */
+    FI_TRAINED_FIRST,    /* moving average of the gradient */
+    FI_TRAINED_SECOND,   /* moving average of its square */
+    FI_TRAINED_AVERAGE   /* moving average of the values; only where the plan keeps one */
+};
+
+/* What is trained: the hint encoder and the ControlNet always. */
+enum { FI_TRAIN_LOCKED = 0, FI_TRAIN_UNLOCKED, FI_TRAIN_JOINT };
+
+typedef struct fi_trainer_plan {
+    int32_t mode;       /* unlocked: the UNet's decoder half too; joint: all of it */
+    int32_t prediction; /* 0 epsilon, 1 v */
+    int32_t pooled;     /* replace maps by their tiled spatial mean */
+    int32_t autocast;   /* bfloat16 where that is safe; CUDA only */
+    int32_t average;    /* keep a moving average of the values */
+    int32_t reserved;
+    double beta1, beta2, epsilon, weight_decay; /* AdamW */
+    int64_t latent[3];                          /* C, h, w */
+    int64_t map[3];                             /* C, H, W */
+} fi_trainer_plan;
+
+/* Samples of one forward. Pointers are read during the call only. */
+typedef struct fi_trainer_batch {
+    int64_t n;
+    const float *latents, *noise; /* (n, C, h, w): z0 and epsilon */
+    const int64_t *timesteps;     /* (n) */
+    const double *signal, *sigma; /* (n): sqrt(abar) and sqrt(1 - abar) */
+    const float *maps;            /* (n, C, H, W) */
+    const float *contexts;        /* (n, L, D) */
+    int64_t context_rows, context_dim;
+    const double *weights; /* (n): factor of each sample's loss in what is minimised */
+} fi_trainer_batch;
+
 typedef struct fi_backend {
     uint32_t abi;  /* FI_BACKEND_ABI */
     uint32_t size; /* sizeof(fi_backend) */
@@ -75,8 +112,11 @@ typedef struct fi_backend {
     int (*set_deterministic)(int32_t on);
 
     /* Nets. dtype is a featinv_dtype number: 1 fp32, 2 fp16, 3 bf16. Not thread-safe while loading
-     * (the core holds a lock), thread-safe for running afterwards. */
-    int (*net_create)(fi_net **out, int32_t device_type, int32_t index, int32_t dtype);
+     * (the core holds a lock), thread-safe for running afterwards. A net for training (fp32 only)
+     * keeps its weights as the programs have them: nothing is packed or folded, and only a trainer
+     * runs it. */
+    int (*net_create)(fi_net **out, int32_t device_type, int32_t index, int32_t dtype,
+                      int32_t training);
     void (*net_destroy)(fi_net *net);
     /* Parses a program whose hash was checked. */
     int (*program_load)(fi_net *net, int32_t program, const void *bytes, size_t size);
@@ -134,6 +174,28 @@ typedef struct fi_backend {
     int (*sampler_decode)(fi_sampler *sampler, uint8_t *bytes, float *floats, int32_t legacy,
                           const int64_t image[3]);
     void (*sampler_destroy)(fi_sampler *sampler);
+
+    /* Training, over a net made for it with hint, control and unet finished; the net must outlive
+     * the trainer, and one thread at a time uses both. */
+    int (*trainer_create)(fi_trainer **out, fi_net *net, const fi_trainer_plan *plan);
+    /* The trained tensors: how many, and each one's key and shape (borrowed). */
+    int (*trainer_count)(fi_trainer *trainer, int64_t *count);
+    int (*trainer_tensor)(fi_trainer *trainer, int64_t index, const char **key,
+                          const int64_t **shape, int32_t *ndim);
+    /* losses (n): mean squared error of each sample. backward: adds the gradient of the sum of
+     * weights times losses to what the gradients hold. */
+    int (*trainer_forward)(fi_trainer *trainer, double *losses, const fi_trainer_batch *batch,
+                           int32_t backward);
+    /* L2 norm of all gradients together; may be infinite or NaN. */
+    int (*trainer_norm)(fi_trainer *trainer, double *norm);
+    /* One AdamW update with gradients times factor (they stay scaled), `step` counted from 1; then
+     * the average, if kept, moves by 1 - average_decay towards the values. */
+    int (*trainer_update)(fi_trainer *trainer, double rate, double factor, int64_t step,
+                          double average_decay);
+    int (*trainer_clear)(fi_trainer *trainer); /* forgets the gradients */
+    int (*trainer_read)(fi_trainer *trainer, int32_t what, int64_t index, float *values);
+    int (*trainer_write)(fi_trainer *trainer, int32_t what, int64_t index, const float *values);
+    void (*trainer_destroy)(fi_trainer *trainer);
 
     /* Dense linear algebra in float64, row-major; used by metrics and concepts. */
     int (*gemm)(double *c, const double *a, const double *b, int64_t m, int64_t n, int64_t k,

@@ -15,6 +15,7 @@
 #include "linalg.hpp"
 #include "net.hpp"
 #include "sampler.hpp"
+#include "trainer.hpp"
 
 namespace featinv {
 
@@ -114,6 +115,16 @@ const fi_backend table = {
     sampler_latents,
     sampler_decode,
     sampler_destroy,
+    trainer_create,
+    trainer_count,
+    trainer_tensor,
+    trainer_forward,
+    trainer_norm,
+    trainer_update,
+    trainer_clear,
+    trainer_read,
+    trainer_write,
+    trainer_destroy,
     gemm,
     eigh,
     singular_values,

@@ -23,6 +23,7 @@ namespace featinv {
 struct External {
     std::string key;
     std::vector<std::int64_t> shape;
+    bool parameter = false;
 };
 
 struct Weight {
@@ -70,6 +71,9 @@ struct fi_net {
     at::Device device = at::kCPU;
     at::ScalarType dtype = at::kFloat;
     bool packs = false; /* this device and dtype gain from it, and nobody forbade it */
+    /* Weights stay in `weights` and in the modules, and tensors are made outside of inference mode,
+     * whose tensors autograd refuses. */
+    bool training = false;
     std::array<std::unique_ptr<featinv::Program>, FI_PROGRAM_COUNT> programs;
     std::unordered_map<std::string, featinv::Weight> weights;
 
@@ -87,7 +91,8 @@ struct fi_net {
 namespace featinv {
 
 /* Entries of the table. */
-int net_create(fi_net **out, std::int32_t device_type, std::int32_t index, std::int32_t dtype);
+int net_create(fi_net **out, std::int32_t device_type, std::int32_t index, std::int32_t dtype,
+               std::int32_t training);
 void net_destroy(fi_net *net);
 int program_load(fi_net *net, std::int32_t program, const void *bytes, std::size_t size);
 int program_tensor_count(fi_net *net, std::int32_t program, std::int64_t *count);

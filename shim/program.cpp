@@ -23,9 +23,9 @@ Program &loaded(fi_net *net, std::int32_t number) {
 }
 
 void add_external(std::vector<External> &externals, const std::string &key,
-                  const at::Tensor &tensor) {
+                  const at::Tensor &tensor, bool parameter) {
     if (tensor.is_floating_point())
-        externals.push_back({key, tensor.sizes().vec()});
+        externals.push_back({key, tensor.sizes().vec(), parameter});
 }
 
 } // namespace
@@ -41,7 +41,8 @@ bool packs(const fi_net &net, int number) {
 }
 
 at::ScalarType dtype_of(const fi_net &net, int number) {
-    const bool exact = number == FI_PROGRAM_HINT && net.dtype == at::kFloat && net.device.is_cpu();
+    const bool exact = number == FI_PROGRAM_HINT && net.dtype == at::kFloat &&
+                       net.device.is_cpu() && !net.training;
     return exact ? at::kDouble : net.dtype;
 }
 
@@ -59,9 +60,9 @@ std::unique_ptr<Program> load_program(int number, const void *bytes, std::size_t
     }
     program->module.eval();
     for (const auto &entry : program->module.named_parameters())
-        add_external(program->externals, entry.name, entry.value);
+        add_external(program->externals, entry.name, entry.value, /*parameter=*/true);
     for (const auto &entry : program->module.named_buffers())
-        add_external(program->externals, entry.name, entry.value);
+        add_external(program->externals, entry.name, entry.value, /*parameter=*/false);
     return program;
 }
 
@@ -86,7 +87,8 @@ c10::IValue Program::run(const char *method, std::vector<c10::IValue> arguments)
     return std::move(stack.front());
 }
 
-int net_create(fi_net **out, std::int32_t device_type, std::int32_t index, std::int32_t dtype) {
+int net_create(fi_net **out, std::int32_t device_type, std::int32_t index, std::int32_t dtype,
+               std::int32_t training) {
     return guarded([&] {
         *out = nullptr;
         auto net = std::make_unique<fi_net>();
@@ -95,7 +97,10 @@ int net_create(fi_net **out, std::int32_t device_type, std::int32_t index, std::
         if (net->dtype == at::kDouble || (net->dtype == at::kHalf && !net->device.is_cuda()))
             fail(FEATINV_ERROR_ARGUMENT, "%s needs a CUDA device",
                  net->dtype == at::kHalf ? "dtype fp16" : "dtype f64");
-        net->packs = can_pack(net->device, net->dtype);
+        net->training = training != 0;
+        if (net->training && net->dtype != at::kFloat)
+            fail(FEATINV_ERROR_ARGUMENT, "a net for training is fp32");
+        net->packs = !net->training && can_pack(net->device, net->dtype);
         /* A convolution may not quietly keep ten bits of the mantissa. Process-wide in libtorch. */
         if (net->device.is_cuda() && net->dtype == at::kFloat)
             at::globalContext().setAllowTF32CuDNN(false);
@@ -118,6 +123,7 @@ int program_load(fi_net *net, std::int32_t number, const void *bytes, std::size_
     return guarded([&] {
         if (number < 0 || number >= FI_PROGRAM_COUNT)
             fail(FEATINV_ERROR_INTERNAL, "no such program: %d", number);
+        const c10::InferenceMode inference(!net->training);
         auto program = load_program(number, bytes, size);
         for (const External &external : program->externals) {
             Weight &weight = net->weights[external.key];
@@ -160,6 +166,7 @@ int weight_memory(fi_net *net, const char *key, std::int32_t dtype, void **memor
         const auto found = net->weights.find(key);
         if (found == net->weights.end() || !found->second.wanted)
             return;
+        const c10::InferenceMode inference(!net->training);
         Weight &weight = found->second;
         weight.raw = at::empty(weight.shape, at::dtype(scalar_type(dtype)));
         if (weight.raw.nbytes() != bytes)
@@ -176,6 +183,7 @@ int weight_done(fi_net *net, const char *key) {
         const auto found = net->weights.find(key);
         if (found == net->weights.end() || !found->second.raw.defined())
             fail(FEATINV_ERROR_INTERNAL, "%s was not asked for", key);
+        const c10::InferenceMode inference(!net->training);
         Weight &weight = found->second;
         const OnDevice current(net->device);
         const bool hint_alone = weight.wanted == 1u << FI_PROGRAM_HINT;
@@ -195,7 +203,11 @@ int program_finish(fi_net *net, std::int32_t number) {
                 fail(FEATINV_ERROR_BUNDLE, "the weights hold no %s, which %s needs",
                      external.key.c_str(), program_name(number));
         const OnDevice current(net->device);
-        lower_program(*net, program);
+        const c10::InferenceMode inference(!net->training);
+        if (net->training)
+            keep_program(*net, program);
+        else
+            lower_program(*net, program);
         trim(net->device);
     });
 }

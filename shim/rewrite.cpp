@@ -260,7 +260,34 @@ void fill_module(Program &program, const fi_net &net) {
                                                              : entry.value.to(net.device));
 }
 
+/* Replaces the tensor behind a dotted name. */
+void set_attribute(const torch::jit::Module &module, const std::string &name,
+                   const at::Tensor &value) {
+    Object object = module._ivalue();
+    std::size_t begin = 0;
+    for (std::size_t dot; (dot = name.find('.', begin)) != std::string::npos; begin = dot + 1)
+        object = object->getAttr(name.substr(begin, dot - begin)).toObject();
+    object->setAttr(name.substr(begin), value);
+}
+
 } // namespace
+
+void keep_program(fi_net &net, Program &program) {
+    program.methods.clear();
+    for (Draft &draft : draft_methods(program)) {
+        torch::jit::EliminateDeadCode(draft.graph);
+        move_constants(*draft.graph, net.device);
+        Method method;
+        method.takes_module = true;
+        method.code = torch::jit::Code(draft.graph, draft.name);
+        program.methods.emplace(draft.name, std::move(method));
+    }
+    for (const auto &entry : program.module.named_buffers())
+        if (!entry.value.is_floating_point())
+            set_attribute(program.module, entry.name, entry.value.to(net.device));
+    for (const External &external : program.externals)
+        set_attribute(program.module, external.key, net.weights.at(external.key).value);
+}
 
 void lower_program(fi_net &net, Program &program) {
     register_packed_node();

@@ -10,6 +10,10 @@ namespace featinv {
  * that no other program waits for are dropped from the net: code holds what it needs. */
 void lower_program(fi_net &net, Program &program);
 
+/* The same for training: code reads the weights out of the module, which shares them with
+ * net.weights, and nothing is replaced by constants. */
+void keep_program(fi_net &net, Program &program);
+
 } // namespace featinv
 
 #endif

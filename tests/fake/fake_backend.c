@@ -9,6 +9,7 @@
 #include "algebra.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,8 +74,9 @@ static int set_number(int32_t number) {
     return 0;
 }
 
-static int net_create(fi_net **out, int32_t device_type, int32_t index, int32_t dtype) {
-    (void)device_type, (void)index, (void)dtype;
+static int net_create(fi_net **out, int32_t device_type, int32_t index, int32_t dtype,
+                      int32_t training) {
+    (void)device_type, (void)index, (void)dtype, (void)training;
     *out = calloc(1, sizeof **out);
     return *out ? 0 : FEATINV_ERROR_MEMORY;
 }
@@ -304,6 +306,8 @@ static void sampler_destroy(fi_sampler *s) {
     free(s);
 }
 
+#include "trainer.h"
+
 struct fi_operand {
     const float *rows;
     int64_t d;
@@ -407,6 +411,16 @@ const fi_backend *fi_backend_table(char *message, size_t capacity) {
         .sampler_latents = sampler_latents,
         .sampler_decode = sampler_decode,
         .sampler_destroy = sampler_destroy,
+        .trainer_create = trainer_create,
+        .trainer_count = trainer_count,
+        .trainer_tensor = trainer_tensor,
+        .trainer_forward = trainer_forward,
+        .trainer_norm = trainer_norm,
+        .trainer_update = trainer_update,
+        .trainer_clear = trainer_clear,
+        .trainer_read = trainer_read,
+        .trainer_write = trainer_write,
+        .trainer_destroy = trainer_destroy,
         .gemm = gemm,
         .eigh = eigh,
         .singular_values = singular_values,

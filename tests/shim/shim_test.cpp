@@ -395,15 +395,17 @@ void test_bf16(const std::string &bundle, const Arrays &gold) {
 
 void test_refusals(const std::string &tiny, const Arrays &eps, const Arrays &ddim) {
     fi_net *net = nullptr;
-    check_refused("cpu:1", backend->net_create(&net, FI_DEVICE_CPU, 1, FEATINV_DTYPE_F32),
+    check_refused("cpu:1", backend->net_create(&net, FI_DEVICE_CPU, 1, FEATINV_DTYPE_F32, 0),
                   FEATINV_ERROR_DEVICE, "cpu:1");
-    check_refused("cuda:99", backend->net_create(&net, FI_DEVICE_CUDA, 99, FEATINV_DTYPE_F32),
+    check_refused("cuda:99", backend->net_create(&net, FI_DEVICE_CUDA, 99, FEATINV_DTYPE_F32, 0),
                   FEATINV_ERROR_DEVICE, "cuda:99");
-    check_refused("fp16 on a CPU", backend->net_create(&net, FI_DEVICE_CPU, 0, FEATINV_DTYPE_F16),
+    check_refused("fp16 on a CPU",
+                  backend->net_create(&net, FI_DEVICE_CPU, 0, FEATINV_DTYPE_F16, 0),
                   FEATINV_ERROR_ARGUMENT, "fp16");
-    check_refused("dtype 77", backend->net_create(&net, FI_DEVICE_CPU, 0, 77),
+    check_refused("dtype 77", backend->net_create(&net, FI_DEVICE_CPU, 0, 77, 0),
                   FEATINV_ERROR_ARGUMENT, "77");
-    demand(backend, backend->net_create(&net, FI_DEVICE_CPU, 0, FEATINV_DTYPE_F32), "net_create");
+    demand(backend, backend->net_create(&net, FI_DEVICE_CPU, 0, FEATINV_DTYPE_F32, 0),
+           "net_create");
     const std::string junk = "PK\x03\x04 this is no archive";
     check_refused("junk program",
                   backend->program_load(net, FI_PROGRAM_UNET, junk.data(), junk.size()),

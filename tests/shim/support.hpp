@@ -170,7 +170,7 @@ constexpr const char *program_files[FI_PROGRAM_COUNT] = {"backbone", "head",    
 inline fi_net *open_net(const fi_backend *backend, const std::string &folder, std::int32_t dtype,
                         const std::string &skip = "") {
     fi_net *net = nullptr;
-    demand(backend, backend->net_create(&net, FI_DEVICE_CPU, 0, dtype), "net_create");
+    demand(backend, backend->net_create(&net, FI_DEVICE_CPU, 0, dtype, 0), "net_create");
     for (std::int32_t number = 0; number < FI_PROGRAM_COUNT; number++) {
         const std::string stem = folder + "/" + program_files[number];
         if (!std::ifstream(stem + ".ts"))
