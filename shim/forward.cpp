@@ -107,10 +107,12 @@ at::Tensor run_unet(const fi_net &net, const at::Tensor &x, const at::Tensor &ba
         .to(at::kFloat);
 }
 
-at::Tensor run_hint(const fi_net &net, const at::Tensor &maps, bool pooled) {
+at::Tensor run_hint(const fi_net &net, const at::Tensor &maps, bool pooled,
+                    const std::int64_t *latent) {
+    const std::int64_t height = latent ? latent[1] : -1, width = latent ? latent[2] : -1;
     const at::Tensor input = pooled ? maps.mean({2, 3}, true).expand_as(maps) : maps;
     return run_tensor(net.program(FI_PROGRAM_HINT), "forward",
-                      {activation(net, FI_PROGRAM_HINT, input)}, {maps.size(0), -1, -1, -1})
+                      {activation(net, FI_PROGRAM_HINT, input)}, {maps.size(0), -1, height, width})
         .to(net.dtype);
 }
 

@@ -27,8 +27,10 @@ std::vector<at::Tensor> run_control(const fi_net &net, const at::Tensor &x, cons
 at::Tensor run_unet(const fi_net &net, const at::Tensor &x, const at::Tensor &bank,
                     const at::Tensor &kv, const std::vector<at::Tensor> &residuals);
 
-/* Float32 maps (N, C, H, W), pooled or not → encoded hints. */
-at::Tensor run_hint(const fi_net &net, const at::Tensor &maps, bool pooled);
+/* Float32 maps (N, C, H, W), pooled or not → encoded hints, whose sides must be those of the
+ * latent (C, h, w) where it is given: they are added to what the ControlNet makes of it. */
+at::Tensor run_hint(const fi_net &net, const at::Tensor &maps, bool pooled,
+                    const std::int64_t *latent = nullptr);
 
 /* Factors on `count` residuals: strength, times strengths[i] where they are given, else times
  * 0.825^(count - 1 - i) in guess mode. */

@@ -171,7 +171,7 @@ at::Tensor combine(const fi_sampler &sampler, const Outputs &e) {
 }
 
 at::Tensor encode_hints(const fi_sampler &sampler, const at::Tensor &maps) {
-    return run_hint(*sampler.net, maps, sampler.pooled);
+    return run_hint(*sampler.net, maps, sampler.pooled, sampler.latent.data());
 }
 
 } // namespace

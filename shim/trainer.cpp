@@ -111,9 +111,10 @@ at::Tensor predict(const fi_trainer &trainer, const fi_trainer_batch &batch, con
     const Autocast autocast(trainer.plan.autocast != 0);
     const at::Tensor latents = activation(net, FI_PROGRAM_UNET, x);
     const Program &control = net.program(FI_PROGRAM_CONTROL), &unet = net.program(FI_PROGRAM_UNET);
-    const std::vector<at::Tensor> residuals = run_control(
-        net, latents, run_tensor(control, "time", {times}),
-        run_tensor(control, "context", {contexts}), run_hint(net, maps, trainer.plan.pooled != 0));
+    const std::vector<at::Tensor> residuals =
+        run_control(net, latents, run_tensor(control, "time", {times}),
+                    run_tensor(control, "context", {contexts}),
+                    run_hint(net, maps, trainer.plan.pooled != 0, trainer.plan.latent));
     return run_unet(net, latents, run_tensor(unet, "time", {times}),
                     run_tensor(unet, "context", {contexts}), residuals);
 }

@@ -125,6 +125,17 @@ def test_no_such_device(tmp_path, device):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_latent_that_the_programs_do_not_draw(tmp_path):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(BUNDLE, bundle)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["diffusion"]["latent"][1] -= 1
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    job = [bundle if a == BUNDLE else a for a in JOB]
+    error = one_line(capi.run(*job, "-o", tmp_path / "out", expect=4))
+    assert "hint.ts gave" in error and "15, 16" in error
+
+
 def copied(folder: Path, configuration: str | None) -> Path:
     """The command and its libraries in a folder, beside another configuration."""
     for name in ("featinv", "libfeatinv.so.0", "libfeatinv-torch.so", "libfeatinv-torch.conf"):
