@@ -16,7 +16,7 @@ static bool is_file_name(const char *text) {
 /* A name in the bundle, else a file. */
 static int set_context(const cli_job *job, const char *option, const char *text, const char **name,
                        cli_array *array) {
-    const int64_t any[2] = {-1, -1};
+    const int64_t shape[2] = {-1, job->opened.info.context_width};
     const char *known;
     if (!text)
         return CLI_DONE;
@@ -29,7 +29,7 @@ static int set_context(const cli_job *job, const char *option, const char *text,
         return cli_fail(CLI_USAGE, "%s %s: the bundle has no such context", option, text);
     int code = cli_array_read(array, text, NULL, FEATINV_DTYPE_F32);
     if (!code)
-        code = cli_array_check(array, text, any, 2, "(L, D):");
+        code = cli_array_check(array, text, shape, 2, "(L, D):");
     return code ? code : cli_array_check_finite(array, text, "token");
 }
 

@@ -268,6 +268,7 @@ typedef struct featinv_model_details {
     double scale, hint_scale;
     uint64_t seed;
     const char *context, *uncontext;
+    int64_t context_width; /* D of a prompt (L, D); 0 without a generator */
 } featinv_model_details;
 
 /** Opens the bundle in folder path, NULL: the default bundle (featinv_model_default). Checks the

@@ -280,6 +280,7 @@ featinv_status featinv_model_info(featinv_model_details *info, const featinv_mod
         .seed = b->seed,
         .context = b->context,
         .uncontext = b->uncontext,
+        .context_width = g ? model->contexts[0].dim : 0,
     };
     memcpy(all.latent, b->latent, sizeof all.latent);
     memcpy(all.image, b->image, sizeof all.image);

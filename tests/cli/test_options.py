@@ -225,10 +225,11 @@ BAD_GIVEN = [
 
 @pytest.mark.parametrize("option, array", [b[1:] for b in BAD_GIVEN], ids=[b[0] for b in BAD_GIVEN])
 def test_given_arrays_that_do_not_fit_are_refused(featinv, bundle, maps, tmp_path, option, array):
-    out = tmp_path / "out"
+    out, given = tmp_path / "out", npy(tmp_path, array)
     result = featinv("sample", "--features", maps, "-o", out, "-m", bundle, "--samples", 2,
-                     option, npy(tmp_path, array), expect=3)
+                     option, given, expect=3)
     assert len(result.err.splitlines()) == 1 and not out.exists()
+    assert "context" not in option or str(given) in result.err
 
 
 def test_logits_that_do_not_fit_are_refused(featinv, bundle, maps, tmp_path):
