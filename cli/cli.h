@@ -55,6 +55,14 @@ typedef struct cli_values {
     int64_t max_rows, memory;
     bool orthogonalize, orthonormalize;
 
+    /* training */
+    const char *data;
+    int64_t train_steps, warmup, decay_steps;
+    int64_t validate_every, checkpoint_every; /* -1 and 0: not given */
+    int32_t epochs, accumulation, workers, precision;
+    double rate, decay_floor, clip, average, min_snr, hint_dropout, prompt_dropout, validation;
+    bool no_augment, cache, force;
+
     const char *const *arguments; /* what is no option */
     int argument_count;
 } cli_values;
@@ -189,7 +197,7 @@ void cli_close(cli_opened *opened);
 /* ---------------------------------------------------------------- verbs ---------------------- */
 
 extern const cli_verb cli_doctor, cli_info, cli_extract, cli_sample, cli_reconstruct, cli_metrics;
-extern const cli_verb cli_concepts, cli_attenuate, cli_viz, cli_mix, cli_compose;
+extern const cli_verb cli_concepts, cli_attenuate, cli_viz, cli_mix, cli_compose, cli_train;
 extern const cli_verb cli_concepts_fit, cli_concepts_show, cli_concepts_decompose,
     cli_concepts_import;
 

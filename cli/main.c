@@ -6,8 +6,9 @@
 #include <string.h>
 
 static const cli_verb *const verbs[] = {
-    &cli_doctor,    &cli_info, &cli_extract, &cli_sample,  &cli_reconstruct, &cli_concepts,
-    &cli_attenuate, &cli_viz,  &cli_mix,     &cli_compose, &cli_metrics,     NULL};
+    &cli_doctor,   &cli_info,      &cli_extract, &cli_sample, &cli_reconstruct,
+    &cli_concepts, &cli_attenuate, &cli_viz,     &cli_mix,    &cli_compose,
+    &cli_train,    &cli_metrics,   NULL};
 
 static void print_usage(FILE *stream) {
     (void)fputs("usage: featinv VERB [OPTION]...\n\n"

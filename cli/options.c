@@ -347,6 +347,15 @@ int cli_parse(cli_values *values, const cli_verb *verb, int argc, const char *co
                            .normalize = -1,
                            .mode = -1,
                            .concept_index = CLI_CONCEPT_MISSING,
+                           .validate_every = -1,
+                           .rate = NAN,
+                           .decay_floor = NAN,
+                           .clip = NAN,
+                           .average = NAN,
+                           .min_snr = NAN,
+                           .hint_dropout = NAN,
+                           .prompt_dropout = NAN,
+                           .validation = NAN,
                            .arguments = arguments};
     bool options = true;
     for (int i = 0; i < argc; i++) {
