@@ -17,25 +17,25 @@ const char *const cli_composition_maps[CLI_MAPS] = {"a", "b", "composite"};
 /* The image whose pixels the region counts: A's, else B's, else a picture as it is drawn. */
 static void choose_size(cli_composition *c) {
     for (int i = 1; i >= 0; i--)
-        if (c->sides[i].picture) {
-            c->width = c->sides[i].width;
-            c->height = c->sides[i].height;
+        if (c->pair.sides[i].picture) {
+            c->width = c->pair.sides[i].width;
+            c->height = c->pair.sides[i].height;
         }
     if (c->width)
         return;
-    c->width = (int32_t)c->job.image[1];
-    c->height = (int32_t)c->job.image[0];
+    c->width = (int32_t)c->pair.job.image[1];
+    c->height = (int32_t)c->pair.job.image[0];
 }
 
 static int read_grey(cli_composition *c) {
-    const cli_values *v = c->job.values;
+    const cli_values *v = c->pair.job.values;
     int32_t width, height;
     int code = cli_grey_read(&c->grey, &width, &height, v->mask, v->max_pixels);
-    bool image = c->sides[CLI_A].picture || c->sides[CLI_B].picture;
+    bool image = c->pair.sides[CLI_A].picture || c->pair.sides[CLI_B].picture;
     if (!code && image && (width != c->width || height != c->height))
-        code =
-            cli_fail(CLI_INPUT, "%s: is %d x %d pixels, %s is %d x %d", v->mask, width, height,
-                     c->sides[c->sides[CLI_A].picture ? CLI_A : CLI_B].path, c->width, c->height);
+        code = cli_fail(CLI_INPUT, "%s: is %d x %d pixels, %s is %d x %d", v->mask, width, height,
+                        c->pair.sides[c->pair.sides[CLI_A].picture ? CLI_A : CLI_B].path, c->width,
+                        c->height);
     c->width = width;
     c->height = height;
     return code;
@@ -43,7 +43,7 @@ static int read_grey(cli_composition *c) {
 
 static int check_rectangle(const cli_composition *c) {
     const double *r = c->rectangle;
-    const char *text = c->job.values->region;
+    const char *text = c->pair.job.values->region;
     if (r[0] >= r[2] || r[1] >= r[3])
         return cli_fail(CLI_USAGE, "--region %s: is empty; it must be X0 < X1 and Y0 < Y1", text);
     if (r[0] < 0.0 || r[1] < 0.0 || r[2] > c->width || r[3] > c->height)
@@ -53,23 +53,24 @@ static int check_rectangle(const cli_composition *c) {
 }
 
 static int make_mask(cli_composition *c) {
-    int64_t shape[2] = {c->map[1], c->map[2]}, pixels[2] = {c->height, c->width};
+    int64_t shape[2] = {c->pair.map[1], c->pair.map[2]}, pixels[2] = {c->height, c->width};
     float sum = 0.0f;
     c->mask = calloc((size_t)(shape[0] * shape[1]), sizeof *c->mask);
     if (!c->mask)
         return cli_fail_memory();
     featinv_tensor mask = featinv_tensor_view(c->mask, FEATINV_DTYPE_F32, 2, shape);
     featinv_tensor grey = featinv_tensor_view(c->grey, FEATINV_DTYPE_F32, 2, pixels);
-    featinv_status status = c->rectangle ? featinv_region_mask(&mask, c->job.opened.model, c->width,
-                                                               c->height, c->rectangle)
-                                         : featinv_pixel_mask(&mask, c->job.opened.model, &grey);
+    featinv_status status = c->rectangle
+                                ? featinv_region_mask(&mask, c->pair.job.opened.model, c->width,
+                                                      c->height, c->rectangle)
+                                : featinv_pixel_mask(&mask, c->pair.job.opened.model, &grey);
     if (status)
-        return cli_fail_status(status, c->rectangle ? "--region" : c->job.values->mask);
+        return cli_fail_status(status, c->rectangle ? "--region" : c->pair.job.values->mask);
     for (int64_t i = 0; i < shape[0] * shape[1]; i++)
         sum += c->mask[i];
     return sum > 0.0f ? CLI_DONE
                       : cli_fail(CLI_INPUT, "%s: is black in all that the backbone sees",
-                                 c->job.values->mask);
+                                 c->pair.job.values->mask);
 }
 
 static float grey_at(const cli_composition *c, double x, double y) {
@@ -82,8 +83,8 @@ static float grey_at(const cli_composition *c, double x, double y) {
 static int mark_inside(cli_composition *c) {
     double seen[4];
     const double *r = c->rectangle;
-    int64_t height = c->job.image[0], width = c->job.image[1];
-    cli_seen(seen, &c->job.opened.info, c->width, c->height);
+    int64_t height = c->pair.job.image[0], width = c->pair.job.image[1];
+    cli_seen(seen, &c->pair.job.opened.info, c->width, c->height);
     c->inside = calloc((size_t)(height * width) + 1, 1);
     if (!c->inside)
         return cli_fail_memory();
@@ -99,7 +100,7 @@ static int mark_inside(cli_composition *c) {
 static int read_region(cli_composition *c) {
     int code = CLI_DONE;
     choose_size(c);
-    if (c->job.values->mask)
+    if (c->pair.job.values->mask)
         code = read_grey(c);
     if (!code && c->rectangle)
         code = check_rectangle(c);
@@ -111,22 +112,23 @@ static int read_region(cli_composition *c) {
 /* ---------------------------------------------------------------- computing ------------------ */
 
 static int compose(cli_composition *c) {
-    int64_t size = c->map[0] * c->map[1] * c->map[2], shape[4], cells[2] = {c->map[1], c->map[2]};
-    size_t bytes = (size_t)size * sizeof *c->maps;
-    c->maps = malloc(CLI_MAPS * bytes);
-    if (!c->maps)
+    int64_t size = c->pair.map[0] * c->pair.map[1] * c->pair.map[2], shape[4],
+            cells[2] = {c->pair.map[1], c->pair.map[2]};
+    size_t bytes = (size_t)size * sizeof *c->pair.maps;
+    c->pair.maps = malloc(CLI_MAPS * bytes);
+    if (!c->pair.maps)
         return cli_fail_memory();
-    memcpy(c->maps, c->sides[CLI_A].map, bytes);
-    memcpy(c->maps + size, c->sides[CLI_B].map, bytes);
-    featinv_tensor a = cli_side_view(&c->sides[CLI_A], &c->job.opened, shape);
-    featinv_tensor b = cli_side_view(&c->sides[CLI_B], &c->job.opened, shape);
+    memcpy(c->pair.maps, c->pair.sides[CLI_A].map, bytes);
+    memcpy(c->pair.maps + size, c->pair.sides[CLI_B].map, bytes);
+    featinv_tensor a = cli_side_view(&c->pair.sides[CLI_A], &c->pair.job.opened, shape);
+    featinv_tensor b = cli_side_view(&c->pair.sides[CLI_B], &c->pair.job.opened, shape);
     featinv_tensor mask = featinv_tensor_view(c->mask, FEATINV_DTYPE_F32, 2, cells);
     featinv_tensor out =
-        featinv_tensor_view(c->maps + CLI_COMPOSITE * size, FEATINV_DTYPE_F32, 4, shape);
+        featinv_tensor_view(c->pair.maps + CLI_COMPOSITE * size, FEATINV_DTYPE_F32, 4, shape);
     featinv_status status = featinv_features_compose(&out, &a, &b, &mask);
-    return status
-               ? cli_fail_status(status, NULL)
-               : cli_scope(c->norms, c->residuals, c->job.opened.model, c->maps, CLI_MAPS, c->map);
+    return status ? cli_fail_status(status, NULL)
+                  : cli_scope(c->norms, c->residuals, c->pair.job.opened.model, c->pair.maps,
+                              CLI_MAPS, c->pair.map);
 }
 
 /* Cosine at a position of two maps (C, h, w). */
@@ -145,8 +147,8 @@ static double cosine_at(const float *a, const float *b, const int64_t map[3], in
 static void compare(double *inside, double *outside, const cli_composition *c, const float *seen,
                     const float *map) {
     double in = 0.0, out = 0.0, weight = 0.0, rest = 0.0;
-    for (int64_t i = 0; i < c->map[1] * c->map[2]; i++) {
-        double cosine = cosine_at(seen, map, c->map, i), m = (double)c->mask[i];
+    for (int64_t i = 0; i < c->pair.map[1] * c->pair.map[2]; i++) {
+        double cosine = cosine_at(seen, map, c->pair.map, i), m = (double)c->mask[i];
         in += m * cosine;
         out += (1.0 - m) * cosine;
         weight += m;
@@ -157,26 +159,29 @@ static void compare(double *inside, double *outside, const cli_composition *c, c
 }
 
 static int measure(cli_composition *c) {
-    int64_t size = c->map[0] * c->map[1] * c->map[2], samples = c->job.sampling.samples;
-    c->fidelities = calloc((size_t)c->drawn.lanes + 1, sizeof *c->fidelities);
+    int64_t size = c->pair.map[0] * c->pair.map[1] * c->pair.map[2],
+            samples = c->pair.job.sampling.samples;
+    c->fidelities = calloc((size_t)c->pair.drawn.lanes + 1, sizeof *c->fidelities);
     if (!c->fidelities)
         return cli_fail_memory();
-    for (int64_t j = 0; j < c->drawn.lanes; j++) {
+    for (int64_t j = 0; j < c->pair.drawn.lanes; j++) {
         cli_fidelity *f = &c->fidelities[j];
         *f = (cli_fidelity){NAN, NAN, NAN, NAN};
-        if (!c->drawn.maps)
+        if (!c->pair.drawn.maps)
             continue;
-        compare(&f->inside_a, &f->outside_a, c, c->drawn.maps + j * size, c->sides[CLI_A].map);
-        compare(&f->inside_b, &f->outside_b, c, c->drawn.maps + j * size, c->sides[CLI_B].map);
+        compare(&f->inside_a, &f->outside_a, c, c->pair.drawn.maps + j * size,
+                c->pair.sides[CLI_A].map);
+        compare(&f->inside_b, &f->outside_b, c, c->pair.drawn.maps + j * size,
+                c->pair.sides[CLI_B].map);
     }
-    size_t bytes = (size_t)(samples * cli_image_size(&c->job));
-    return cli_influence_measure(&c->influence, c->drawn.images,
-                                 c->drawn.images + CLI_COMPOSITE * bytes, samples, c->inside,
-                                 c->job.image[0], c->job.image[1]);
+    size_t bytes = (size_t)(samples * cli_image_size(&c->pair.job));
+    return cli_influence_measure(&c->influence, c->pair.drawn.images,
+                                 c->pair.drawn.images + CLI_COMPOSITE * bytes, samples, c->inside,
+                                 c->pair.job.image[0], c->pair.job.image[1]);
 }
 
 cli_fidelity cli_fidelity_mean(const cli_composition *c, int map) {
-    int64_t samples = c->job.sampling.samples;
+    int64_t samples = c->pair.job.sampling.samples;
     cli_fidelity sum = {0};
     for (int64_t k = 0; k < samples; k++) {
         const cli_fidelity *f = &c->fidelities[map * samples + k];
@@ -192,7 +197,7 @@ cli_fidelity cli_fidelity_mean(const cli_composition *c, int map) {
 
 void cli_composition_name(char text[48], const cli_composition *c, int64_t lane,
                           const char *suffix) {
-    int64_t samples = c->job.sampling.samples;
+    int64_t samples = c->pair.job.sampling.samples;
     const char *name = cli_composition_maps[lane / samples];
     if (samples > 1)
         (void)snprintf(text, 48, "%s-%lld%s.png", name, (long long)(lane % samples), suffix);
@@ -202,41 +207,43 @@ void cli_composition_name(char text[48], const cli_composition *c, int64_t lane,
 
 static int write_picture(const cli_composition *c, int64_t lane, const float *region) {
     char name[48];
-    const uint8_t *pixels = c->drawn.images + lane * cli_image_size(&c->job);
+    const uint8_t *pixels = c->pair.drawn.images + lane * cli_image_size(&c->pair.job);
     cli_composition_name(name, c, lane, "");
-    int code = cli_canvas_write(&c->canvas, name, pixels);
+    int code = cli_canvas_write(&c->pair.canvas, name, pixels);
     cli_composition_name(name, c, lane, "-outline");
-    return code || lane / c->job.sampling.samples != CLI_COMPOSITE
+    return code || lane / c->pair.job.sampling.samples != CLI_COMPOSITE
                ? code
-               : cli_canvas_overlay(&c->canvas, name, pixels, region, c->job.image[0],
-                                    c->job.image[1], 1.0, 0.0, 0.5);
+               : cli_canvas_overlay(&c->pair.canvas, name, pixels, region, c->pair.job.image[0],
+                                    c->pair.job.image[1], 1.0, 0.0, 0.5);
 }
 
 static int write_pictures(const cli_composition *c) {
     static const char *const originals[] = {"a-original.png", "b-original.png"};
-    int64_t pixels = c->job.image[0] * c->job.image[1];
+    int64_t pixels = c->pair.job.image[0] * c->pair.job.image[1];
     float *region = calloc((size_t)pixels + 1, sizeof *region);
     int code = region ? CLI_DONE : cli_fail_memory();
     for (int64_t i = 0; !code && i < pixels; i++)
         region[i] = c->inside[i];
     for (int i = 0; !code && i < 2; i++)
-        if (c->sides[i].picture)
-            code = cli_canvas_overlay(&c->canvas, originals[i], c->sides[i].picture, region,
-                                      c->job.image[0], c->job.image[1], 1.0, 0.0, 0.5);
-    for (int64_t j = 0; !code && j < c->drawn.done; j++)
+        if (c->pair.sides[i].picture)
+            code =
+                cli_canvas_overlay(&c->pair.canvas, originals[i], c->pair.sides[i].picture, region,
+                                   c->pair.job.image[0], c->pair.job.image[1], 1.0, 0.0, 0.5);
+    for (int64_t j = 0; !code && j < c->pair.drawn.done; j++)
         code = write_picture(c, j, region);
     free(region);
     return code;
 }
 
 static int write_maps(const cli_composition *c) {
-    int64_t size = c->map[0] * c->map[1] * c->map[2];
-    int64_t shape[4] = {1, c->map[0], c->map[1], c->map[2]}, cells[2] = {c->map[1], c->map[2]};
+    int64_t size = c->pair.map[0] * c->pair.map[1] * c->pair.map[2];
+    int64_t shape[4] = {1, c->pair.map[0], c->pair.map[1], c->pair.map[2]},
+            cells[2] = {c->pair.map[1], c->pair.map[2]};
     const char *const members[2] = {"features", "mask"};
     featinv_tensor t[2] = {
-        featinv_tensor_view(c->maps + CLI_COMPOSITE * size, FEATINV_DTYPE_F32, 4, shape),
+        featinv_tensor_view(c->pair.maps + CLI_COMPOSITE * size, FEATINV_DTYPE_F32, 4, shape),
         featinv_tensor_view(c->mask, FEATINV_DTYPE_F32, 2, cells)};
-    char *path = cli_path(c->job.values->output, "composed.npz");
+    char *path = cli_path(c->pair.job.values->output, "composed.npz");
     if (!path)
         return cli_fail_memory();
     featinv_status status = featinv_array_write(path, t, members, 2, 0);
@@ -258,12 +265,13 @@ static void print_figures(const cli_composition *c) {
         (void)printf("influence: does not fall to 10 %% in the picture\n");
     else
         (void)printf("influence: falls to 10 %% at %.1f pixels\n", c->influence.radius);
-    (void)printf("%s/index.html\n", c->job.values->output);
+    (void)printf("%s/index.html\n", c->pair.job.values->output);
 }
 
 /* Of an interrupted run the pictures that are there; figures need them all. */
-static int write_results(cli_composition *c, bool whole) {
-    const cli_values *v = c->job.values;
+static int write_results(cli_pair *pair, bool whole) {
+    cli_composition *c = (cli_composition *)pair;
+    const cli_values *v = c->pair.job.values;
     json_t *root = NULL;
     int code = whole ? measure(c) : CLI_DONE;
     if (!code)
@@ -284,76 +292,42 @@ static int write_results(cli_composition *c, bool whole) {
     return code;
 }
 
-static int run_opened(cli_composition *c) {
-    const featinv_model_details *info = &c->job.opened.info;
-    const cli_values *v = c->job.values;
-    size_t made_from;
-    int code = cli_draw_begin(&c->job);
-    c->map[0] = info->channels;
-    c->map[1] = info->height;
-    c->map[2] = info->width;
-    c->canvas = (cli_canvas){v->output, (int32_t)c->job.image[1], (int32_t)c->job.image[0]};
-    cli_watch(c->job.opened.session);
-    if (!code)
-        code = cli_sides_read(c->sides, &c->job.opened, v, "compose");
-    if (!code)
-        code = read_region(c);
-    if (!code)
-        code = compose(c);
-    if (!code)
-        code = cli_folder_make(v->output, &made_from);
-    if (code) {
-        free(c->maps);
-        return code;
-    }
-    code = cli_draw(&c->drawn, &c->job, c->maps, CLI_MAPS);
-    bool some = c->drawn.done && (!code || code == CLI_INTERRUPTED);
-    int written = some ? write_results(c, c->drawn.done == c->drawn.lanes) : CLI_DONE;
-    if (code == CLI_INTERRUPTED)
-        (void)cli_fail(code, "interrupted after %lld of %lld pictures", (long long)c->drawn.done,
-                       (long long)c->drawn.lanes);
-    if (code || written)
-        cli_folder_unmake(v->output, made_from);
-    return written ? written : code;
+static int make_maps(cli_pair *pair) {
+    cli_composition *c = (cli_composition *)pair;
+    int code = read_region(c);
+    pair->count = CLI_MAPS;
+    return code ? code : compose(c);
 }
 
 static int check_usage(cli_composition *c) {
-    const cli_values *v = c->job.values;
+    const cli_values *v = c->pair.job.values;
     int32_t count = 4;
-    if (v->argument_count != 2)
-        return cli_fail(CLI_USAGE, "compose: takes A and B, images or map files, not %d arguments",
-                        v->argument_count);
-    if (!v->output)
-        return cli_fail(CLI_USAGE, "compose: -o DIR is missing");
+    int code = cli_pair_check(&c->pair);
+    if (code)
+        return code;
     if (!v->region == !v->mask)
         return cli_fail(CLI_USAGE, "compose: needs %s--region X0,Y0,X1,Y1 or --mask M.png",
                         v->region ? "one of " : "");
-    int code = v->region
-                   ? cli_numbers(&c->rectangle, &count, "--region", v->region, -DBL_MAX, DBL_MAX)
-                   : CLI_DONE;
+    code = v->region ? cli_numbers(&c->rectangle, &count, "--region", v->region, -DBL_MAX, DBL_MAX)
+                     : CLI_DONE;
     if (!code && count != 4)
         code = cli_fail(CLI_USAGE, "--region %s: must be X0,Y0,X1,Y1", v->region);
     return code;
 }
 
 static int run(const cli_values *values) {
-    cli_composition c = {.job = {.values = values, .verb = "compose"}};
+    static const cli_pair_verb verb = {make_maps, write_results};
+    cli_composition c = {.pair.job = {.values = values, .verb = "compose"}};
     int code = check_usage(&c);
     if (!code)
-        code = cli_folder_check(values);
-    if (!code)
-        code = cli_open(&c.job.opened, values);
-    if (!code)
-        code = run_opened(&c);
+        code = cli_pair_run(&c.pair, &verb);
     free(c.rectangle);
     free(c.grey);
     free(c.mask);
     free(c.inside);
     free(c.fidelities);
     cli_influence_free(&c.influence);
-    cli_drawn_free(&c.drawn);
-    cli_sides_free(c.sides);
-    cli_job_free(&c.job);
+    cli_pair_free(&c.pair);
     return code;
 }
 

@@ -2,10 +2,8 @@
 #ifndef CLI_COMPOSE_H
 #define CLI_COMPOSE_H
 
-#include "canvas.h"
-#include "draw.h"
 #include "influence.h"
-#include "side.h"
+#include "pair.h"
 
 /* The maps that are drawn; lane j shows map j / samples. */
 enum { CLI_A, CLI_B, CLI_COMPOSITE, CLI_MAPS };
@@ -18,20 +16,15 @@ typedef struct cli_fidelity {
 } cli_fidelity;
 
 typedef struct cli_composition {
-    cli_job job;
-    cli_side sides[2];
+    cli_pair pair;         /* first */
     double *rectangle;     /* x0, y0, x1, y1 in pixels of the image; NULL: a mask */
     float *grey;           /* of --mask, (height, width) */
     int32_t width, height; /* of the image that the region is in */
-    int64_t map[3];
-    float *mask;     /* (h, w) */
-    uint8_t *inside; /* (H, W) of a picture: 1 in the region */
-    float *maps;     /* (3, C, h, w); the job's while it draws */
+    float *mask;           /* (h, w) */
+    uint8_t *inside;       /* (H, W) of a picture: 1 in the region */
     double norms[CLI_MAPS], residuals[CLI_MAPS];
-    cli_drawn drawn;
     cli_fidelity *fidelities; /* (lanes) */
     cli_influence influence;
-    cli_canvas canvas;
 } cli_composition;
 
 /* "composite-0-outline.png"; suffix "" for the picture itself. */

@@ -19,23 +19,23 @@ static json_t *fidelity_json(const cli_fidelity *f) {
 
 static json_t *item_json(const cli_composition *c, int64_t lane) {
     char name[48];
-    int64_t samples = c->job.sampling.samples;
+    int64_t samples = c->pair.job.sampling.samples;
     json_t *item = json_object();
     cli_composition_name(name, c, lane, "");
     cli_json_set(item, "map", json_string(cli_composition_maps[lane / samples]));
     cli_json_set(item, "sample", json_integer((json_int_t)(lane % samples)));
     cli_json_set(item, "image", json_string(name));
-    cli_score_json(item, &c->drawn.scores[lane], c->job.opened.model);
+    cli_score_json(item, &c->pair.drawn.scores[lane], c->pair.job.opened.model);
     cli_json_set(item, "fidelity", fidelity_json(&c->fidelities[lane]));
     return item;
 }
 
 json_t *cli_composition_json(const cli_composition *c) {
-    const cli_values *v = c->job.values;
-    json_t *root = json_object(), *items = json_array(), *summary = cli_draw_settings(&c->job);
+    const cli_values *v = c->pair.job.values;
+    json_t *root = json_object(), *items = json_array(), *summary = cli_draw_settings(&c->pair.job);
     json_t *maps = json_object(), *change = json_array(), *region = json_array();
     double inside_share = 0.0;
-    for (int64_t j = 0; j < c->drawn.done; j++)
+    for (int64_t j = 0; j < c->pair.drawn.done; j++)
         (void)json_array_append_new(items, item_json(c, j));
     for (int i = 0; i < CLI_MAPS; i++) {
         cli_fidelity mean = cli_fidelity_mean(c, i);
@@ -48,15 +48,15 @@ json_t *cli_composition_json(const cli_composition *c) {
         (void)json_array_append_new(change, cli_json_number(c->influence.change[i]));
     for (int i = 0; c->rectangle && i < 4; i++)
         (void)json_array_append_new(region, json_real(c->rectangle[i]));
-    for (int64_t i = 0; i < c->map[1] * c->map[2]; i++)
-        inside_share += (double)c->mask[i] / (double)(c->map[1] * c->map[2]);
+    for (int64_t i = 0; i < c->pair.map[1] * c->pair.map[2]; i++)
+        inside_share += (double)c->mask[i] / (double)(c->pair.map[1] * c->pair.map[2]);
     cli_fidelity composite = cli_fidelity_mean(c, CLI_COMPOSITE);
-    cli_json_set(summary, "a", cli_json_text(c->sides[CLI_A].path));
-    cli_json_set(summary, "b", cli_json_text(c->sides[CLI_B].path));
+    cli_json_set(summary, "a", cli_json_text(c->pair.sides[CLI_A].path));
+    cli_json_set(summary, "b", cli_json_text(c->pair.sides[CLI_B].path));
     cli_json_set(summary, "region", c->rectangle ? json_incref(region) : json_null());
     cli_json_set(summary, "mask", cli_json_text(v->mask));
     cli_json_set(summary, "share", cli_json_number(inside_share));
-    cli_json_set(summary, "samples", json_integer(c->job.sampling.samples));
+    cli_json_set(summary, "samples", json_integer(c->pair.job.sampling.samples));
     cli_json_set(root, "items", items);
     cli_json_set(root, "maps", maps);
     cli_json_set(root, "fidelity_inside", cli_json_number(composite.inside_b));
@@ -78,13 +78,13 @@ static void put_originals(cli_page *page, const cli_composition *c) {
                   "it and B's inside.");
     cli_page_row(page, NULL);
     for (int i = 0; i < 2; i++)
-        if (c->sides[i].picture)
-            cli_page_picture(page, files[i], i ? "B" : "A", c->sides[i].name, NAN, false);
+        if (c->pair.sides[i].picture)
+            cli_page_picture(page, files[i], i ? "B" : "A", c->pair.sides[i].name, NAN, false);
     cli_page_row_end(page);
     for (int i = 0; i < 2; i++)
-        if (!c->sides[i].picture) {
+        if (!c->pair.sides[i].picture) {
             (void)snprintf(text, sizeof text, "%s is the map in %s.", i ? "B" : "A",
-                           c->sides[i].name);
+                           c->pair.sides[i].name);
             cli_page_text(page, text);
         }
     cli_page_card_end(page);
@@ -92,20 +92,20 @@ static void put_originals(cli_page *page, const cli_composition *c) {
 
 static void put_picture(cli_page *page, const cli_composition *c, int64_t lane, const char *what) {
     char name[48], head[32], score[256], scope[96], lines[512];
-    int64_t map = lane / c->job.sampling.samples;
-    if (lane >= c->drawn.done)
+    int64_t map = lane / c->pair.job.sampling.samples;
+    if (lane >= c->pair.drawn.done)
         return;
     cli_composition_name(name, c, lane, map == CLI_COMPOSITE ? "-outline" : "");
-    cli_score_lines(score, sizeof score, &c->drawn.scores[lane], c->job.opened.model);
+    cli_score_lines(score, sizeof score, &c->pair.drawn.scores[lane], c->pair.job.opened.model);
     cli_scope_line(scope, sizeof scope, c->norms[map], c->residuals[map]);
     (void)snprintf(lines, sizeof lines, "%s%s%s%s%s", what, *score ? "\n" : "", score,
                    *scope ? "\n" : "", scope);
-    cli_page_picture(page, name, cli_cosine_text(head, c->drawn.scores[lane].cosine_median), lines,
-                     c->drawn.scores[lane].cosine_median, false);
+    cli_page_picture(page, name, cli_cosine_text(head, c->pair.drawn.scores[lane].cosine_median),
+                     lines, c->pair.drawn.scores[lane].cosine_median, false);
 }
 
 static void put_pictures(cli_page *page, const cli_composition *c) {
-    int64_t samples = c->job.sampling.samples;
+    int64_t samples = c->pair.job.sampling.samples;
     cli_page_card(
         page, "Drawn from the maps",
         "All from the same noise. Under each picture: how well its own features agree "
@@ -129,7 +129,7 @@ static void put_fidelity(cli_page *page, const cli_composition *c) {
                                            "outside, with B"};
     char texts[CLI_MAPS * 4][16];
     const char *cells[CLI_MAPS * 4];
-    if (!c->drawn.maps)
+    if (!c->pair.drawn.maps)
         return;
     for (int i = 0; i < CLI_MAPS; i++) {
         cli_fidelity f = cli_fidelity_mean(c, i);
@@ -174,7 +174,7 @@ static void put_influence(cli_page *page, const cli_composition *c) {
             "How much the composite's picture differs in colour from A's, by the distance "
             "from the region (0: inside). It falls to a tenth of what it is inside at %.1f "
             "pixels of the picture, %.1f cells of the map.",
-            n->radius, n->radius * (double)c->map[2] / (double)c->job.image[1]);
+            n->radius, n->radius * (double)c->pair.map[2] / (double)c->pair.job.image[1]);
     cli_page_card(page, "How far does the paste reach?", text);
     if (x && n->count > 1 && high > 0.0)
         cli_page_curve(page, &(cli_curve){.x_name = "distance from the region, pixels",
@@ -211,7 +211,7 @@ static void put_tiles(cli_page *page, const cli_composition *c) {
 int cli_composition_page(const cli_composition *c, bool whole) {
     cli_page page;
     cli_page_open(
-        &page, c->job.values->output, "One feature map pasted into another",
+        &page, c->pair.job.values->output, "One feature map pasted into another",
         "The features of B take the place of A's in one region, and the composite map is "
         "drawn. Where the picture follows, the vision model keeps places apart; where the "
         "paste shows outside of its region, its features look further than their place.");
@@ -223,5 +223,5 @@ int cli_composition_page(const cli_composition *c, bool whole) {
         put_fidelity(&page, c);
         put_influence(&page, c);
     }
-    return cli_page_close(&page, c->job.opened.info.sha256, false);
+    return cli_page_close(&page, c->pair.job.opened.info.sha256, false);
 }

@@ -1,9 +1,7 @@
 /* Pictures on the way from one map to another (paper, section 4.2). */
-#include "canvas.h"
-#include "draw.h"
 #include "json.h"
 #include "page.h"
-#include "side.h"
+#include "pair.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -14,23 +12,18 @@ enum { USUAL = sizeof usual_weights / sizeof *usual_weights };
 static const char *const mode_names[] = {"lerp", "slerp", "norm"};
 
 typedef struct mix {
-    cli_job job;
-    cli_side sides[2]; /* A, B */
+    cli_pair pair; /* first */
     double *weights;
     int32_t count;
     featinv_mix_mode mode;
-    int64_t map[3];
-    float *maps;               /* (count, C, H, W): the mixed ones; the job's while it draws */
     double *norms, *residuals; /* (count) */
     double *to_a, *to_b;       /* (lanes): agreement with A's and B's map; NaN: unknown */
-    cli_drawn drawn;
-    cli_canvas canvas;
 } mix;
 
 /* ---------------------------------------------------------------- computing ------------------ */
 
 static int read_weights(mix *m) {
-    const char *text = m->job.values->weights;
+    const char *text = m->pair.job.values->weights;
     if (text)
         return cli_numbers(&m->weights, &m->count, "--weights", text, 0.0, 1.0);
     m->count = USUAL;
@@ -41,48 +34,50 @@ static int read_weights(mix *m) {
     return CLI_DONE;
 }
 
-static int mix_maps(mix *m) {
-    int64_t size = m->map[0] * m->map[1] * m->map[2], shape[4];
+static int mix_maps(cli_pair *pair) {
+    mix *m = (mix *)pair;
+    pair->count = m->count;
+    int64_t size = m->pair.map[0] * m->pair.map[1] * m->pair.map[2], shape[4];
     size_t n = (size_t)m->count;
-    m->maps = calloc(n, (size_t)size * sizeof *m->maps);
+    m->pair.maps = calloc(n, (size_t)size * sizeof *m->pair.maps);
     m->norms = calloc(n, sizeof *m->norms);
     m->residuals = calloc(n, sizeof *m->residuals);
-    if (!m->maps || !m->norms || !m->residuals)
+    if (!m->pair.maps || !m->norms || !m->residuals)
         return cli_fail_memory();
-    featinv_tensor a = cli_side_view(&m->sides[0], &m->job.opened, shape);
-    featinv_tensor b = cli_side_view(&m->sides[1], &m->job.opened, shape);
+    featinv_tensor a = cli_side_view(&m->pair.sides[0], &m->pair.job.opened, shape);
+    featinv_tensor b = cli_side_view(&m->pair.sides[1], &m->pair.job.opened, shape);
     featinv_status status = FEATINV_OK;
     for (int32_t i = 0; !status && i < m->count; i++) {
-        featinv_tensor out = featinv_tensor_view(m->maps + i * size, FEATINV_DTYPE_F32, 4, shape);
+        featinv_tensor out =
+            featinv_tensor_view(m->pair.maps + i * size, FEATINV_DTYPE_F32, 4, shape);
         status = featinv_features_mix(&out, &a, &b, m->weights[i], m->mode);
     }
-    return status
-               ? cli_fail_status(status, NULL)
-               : cli_scope(m->norms, m->residuals, m->job.opened.model, m->maps, m->count, m->map);
+    return status ? cli_fail_status(status, NULL)
+                  : cli_scope(m->norms, m->residuals, m->pair.job.opened.model, m->pair.maps,
+                              m->count, m->pair.map);
 }
 
-static int draw(mix *m) {
-    float *maps = m->maps;
-    int code = cli_draw(&m->drawn, &m->job, maps, m->count);
-    int64_t size = m->map[0] * m->map[1] * m->map[2];
-    size_t n = (size_t)m->drawn.lanes + 1;
+static int compare(mix *m) {
+    const cli_drawn *drawn = &m->pair.drawn;
+    int64_t size = m->pair.map[0] * m->pair.map[1] * m->pair.map[2];
+    size_t n = (size_t)drawn->lanes + 1;
     m->to_a = calloc(n, sizeof *m->to_a);
     m->to_b = calloc(n, sizeof *m->to_b);
     if (!m->to_a || !m->to_b)
         return cli_fail_memory();
-    for (int64_t j = 0; j < m->drawn.lanes; j++) {
-        bool known = m->drawn.maps && j < m->drawn.done;
-        float *seen = known ? m->drawn.maps + j * size : NULL;
-        m->to_a[j] = known ? cli_map_cosine(m->sides[0].map, seen, m->map) : NAN;
-        m->to_b[j] = known ? cli_map_cosine(m->sides[1].map, seen, m->map) : NAN;
+    for (int64_t j = 0; j < drawn->lanes; j++) {
+        bool known = drawn->maps && j < drawn->done;
+        float *seen = known ? drawn->maps + j * size : NULL;
+        m->to_a[j] = known ? cli_map_cosine(m->pair.sides[0].map, seen, m->pair.map) : NAN;
+        m->to_b[j] = known ? cli_map_cosine(m->pair.sides[1].map, seen, m->pair.map) : NAN;
     }
-    return code;
+    return CLI_DONE;
 }
 
 /* ---------------------------------------------------------------- files ---------------------- */
 
 static void picture_name(char text[48], const mix *m, int64_t lane) {
-    int64_t samples = m->job.sampling.samples;
+    int64_t samples = m->pair.job.sampling.samples;
     if (samples > 1)
         (void)snprintf(text, 48, "mix-%lld-%lld.png", (long long)(lane / samples),
                        (long long)(lane % samples));
@@ -92,40 +87,40 @@ static void picture_name(char text[48], const mix *m, int64_t lane) {
 
 /* Lanes run sample by sample; a row of the strip is one sample at all weights. */
 static int write_strip(const mix *m) {
-    int64_t samples = m->job.sampling.samples;
-    size_t bytes = (size_t)cli_image_size(&m->job);
-    uint8_t *rows = malloc((size_t)m->drawn.lanes * bytes + 1);
+    int64_t samples = m->pair.job.sampling.samples;
+    size_t bytes = (size_t)cli_image_size(&m->pair.job);
+    uint8_t *rows = malloc((size_t)m->pair.drawn.lanes * bytes + 1);
     if (!rows)
         return cli_fail_memory();
-    for (int64_t j = 0; j < m->drawn.lanes; j++)
+    for (int64_t j = 0; j < m->pair.drawn.lanes; j++)
         memcpy(rows + (size_t)(j % samples * m->count + j / samples) * bytes,
-               m->drawn.images + (size_t)j * bytes, bytes);
-    int code = cli_canvas_strip(&m->canvas, "strip.png", rows, samples, m->count);
+               m->pair.drawn.images + (size_t)j * bytes, bytes);
+    int code = cli_canvas_strip(&m->pair.canvas, "strip.png", rows, samples, m->count);
     free(rows);
     return code;
 }
 
 static int write_pictures(const mix *m) {
     static const char *const names[] = {"a-original.png", "b-original.png"};
-    size_t bytes = (size_t)cli_image_size(&m->job);
+    size_t bytes = (size_t)cli_image_size(&m->pair.job);
     int code = CLI_DONE;
     for (int i = 0; !code && i < 2; i++)
-        if (m->sides[i].picture)
-            code = cli_canvas_write(&m->canvas, names[i], m->sides[i].picture);
-    for (int64_t j = 0; !code && j < m->drawn.done; j++) {
+        if (m->pair.sides[i].picture)
+            code = cli_canvas_write(&m->pair.canvas, names[i], m->pair.sides[i].picture);
+    for (int64_t j = 0; !code && j < m->pair.drawn.done; j++) {
         char name[48];
         picture_name(name, m, j);
-        code = cli_canvas_write(&m->canvas, name, m->drawn.images + (size_t)j * bytes);
+        code = cli_canvas_write(&m->pair.canvas, name, m->pair.drawn.images + (size_t)j * bytes);
     }
-    return code || m->drawn.done < m->drawn.lanes ? code : write_strip(m);
+    return code || m->pair.drawn.done < m->pair.drawn.lanes ? code : write_strip(m);
 }
 
 static int write_maps(const mix *m) {
-    int64_t shape[4] = {m->count, m->map[0], m->map[1], m->map[2]}, count = m->count;
+    int64_t shape[4] = {m->count, m->pair.map[0], m->pair.map[1], m->pair.map[2]}, count = m->count;
     const char *const names[2] = {"features", "weights"};
-    featinv_tensor t[2] = {featinv_tensor_view(m->maps, FEATINV_DTYPE_F32, 4, shape),
+    featinv_tensor t[2] = {featinv_tensor_view(m->pair.maps, FEATINV_DTYPE_F32, 4, shape),
                            featinv_tensor_view(m->weights, FEATINV_DTYPE_F64, 1, &count)};
-    char *path = cli_path(m->job.values->output, "mixed.npz");
+    char *path = cli_path(m->pair.job.values->output, "mixed.npz");
     if (!path)
         return cli_fail_memory();
     featinv_status status = featinv_array_write(path, t, names, 2, 0);
@@ -137,24 +132,24 @@ static int write_maps(const mix *m) {
 
 /* Over the samples that were drawn at weight i. */
 static double mean_cosine(const mix *m, int32_t i) {
-    int64_t samples = m->job.sampling.samples;
+    int64_t samples = m->pair.job.sampling.samples;
     double sum = 0.0;
-    if ((i + 1) * samples > m->drawn.done)
+    if ((i + 1) * samples > m->pair.drawn.done)
         return NAN;
     for (int64_t k = 0; k < samples; k++)
-        sum += m->drawn.scores[i * samples + k].cosine_median;
+        sum += m->pair.drawn.scores[i * samples + k].cosine_median;
     return sum / (double)samples;
 }
 
 static json_t *item_json(const mix *m, int64_t lane) {
     char name[48];
-    int64_t samples = m->job.sampling.samples;
+    int64_t samples = m->pair.job.sampling.samples;
     json_t *item = json_object();
     picture_name(name, m, lane);
     cli_json_set(item, "weight", cli_json_number(m->weights[lane / samples]));
     cli_json_set(item, "sample", json_integer((json_int_t)(lane % samples)));
     cli_json_set(item, "image", json_string(name));
-    cli_score_json(item, &m->drawn.scores[lane], m->job.opened.model);
+    cli_score_json(item, &m->pair.drawn.scores[lane], m->pair.job.opened.model);
     cli_json_set(item, "cosine_a", cli_json_number(m->to_a[lane]));
     cli_json_set(item, "cosine_b", cli_json_number(m->to_b[lane]));
     return item;
@@ -162,8 +157,8 @@ static json_t *item_json(const mix *m, int64_t lane) {
 
 static json_t *results_json(const mix *m) {
     json_t *root = json_object(), *items = json_array(), *weights = json_array();
-    json_t *summary = cli_draw_settings(&m->job);
-    for (int64_t j = 0; j < m->drawn.done; j++)
+    json_t *summary = cli_draw_settings(&m->pair.job);
+    for (int64_t j = 0; j < m->pair.drawn.done; j++)
         (void)json_array_append_new(items, item_json(m, j));
     for (int32_t i = 0; i < m->count; i++) {
         json_t *row = json_object();
@@ -173,10 +168,10 @@ static json_t *results_json(const mix *m) {
         cli_json_set(row, "residual_percentile", cli_json_number(m->residuals[i]));
         (void)json_array_append_new(weights, row);
     }
-    cli_json_set(summary, "a", cli_json_text(m->sides[0].path));
-    cli_json_set(summary, "b", cli_json_text(m->sides[1].path));
+    cli_json_set(summary, "a", cli_json_text(m->pair.sides[0].path));
+    cli_json_set(summary, "b", cli_json_text(m->pair.sides[1].path));
     cli_json_set(summary, "mode", json_string(mode_names[m->mode]));
-    cli_json_set(summary, "samples", json_integer(m->job.sampling.samples));
+    cli_json_set(summary, "samples", json_integer(m->pair.job.sampling.samples));
     cli_json_set(root, "items", items);
     cli_json_set(root, "weights", weights);
     cli_json_set(root, "summary", summary);
@@ -184,18 +179,18 @@ static json_t *results_json(const mix *m) {
 }
 
 static void put_row(cli_page *page, const mix *m, int64_t sample) {
-    int64_t samples = m->job.sampling.samples;
+    int64_t samples = m->pair.job.sampling.samples;
     char label[32], name[48], head[32], scope[96], score[256], lines[512];
     (void)snprintf(label, sizeof label, "sample %lld", (long long)sample);
     cli_page_row(page, samples > 1 ? label : NULL);
     for (int32_t i = 0; i < m->count; i++) {
         int64_t lane = i * samples + sample;
-        if (lane >= m->drawn.done)
+        if (lane >= m->pair.drawn.done)
             break;
-        const featinv_score *s = &m->drawn.scores[lane];
+        const featinv_score *s = &m->pair.drawn.scores[lane];
         picture_name(name, m, lane);
         cli_scope_line(scope, sizeof scope, m->norms[i], m->residuals[i]);
-        cli_score_lines(score, sizeof score, s, m->job.opened.model);
+        cli_score_lines(score, sizeof score, s, m->pair.job.opened.model);
         (void)snprintf(lines, sizeof lines, "%g of B%s%s%s%s", m->weights[i], *score ? "\n" : "",
                        score, *scope ? "\n" : "", scope);
         cli_page_picture(page, name, cli_cosine_text(head, s->cosine_median), lines,
@@ -238,20 +233,20 @@ static int write_page(const mix *m) {
     char text[512];
     cli_page page;
     cli_page_open(
-        &page, m->job.values->output, "Between two feature maps",
+        &page, m->pair.job.values->output, "Between two feature maps",
         "The features of A and B are mixed position by position, and each mixture is drawn "
         "from the same noise. The pictures show what lies between two images for the "
         "vision model, which need not be what lies between them for the eye.");
     cli_page_card(&page, "A and B", NULL);
     cli_page_row(&page, NULL);
     for (int i = 0; i < 2; i++)
-        if (m->sides[i].picture)
-            cli_page_picture(&page, files[i], i ? "B" : "A", m->sides[i].name, NAN, false);
+        if (m->pair.sides[i].picture)
+            cli_page_picture(&page, files[i], i ? "B" : "A", m->pair.sides[i].name, NAN, false);
     cli_page_row_end(&page);
     for (int i = 0; i < 2; i++)
-        if (!m->sides[i].picture) {
+        if (!m->pair.sides[i].picture) {
             (void)snprintf(text, sizeof text, "%s is the map in %s.", i ? "B" : "A",
-                           m->sides[i].name);
+                           m->pair.sides[i].name);
             cli_page_text(&page, text);
         }
     cli_page_card_end(&page);
@@ -262,11 +257,11 @@ static int write_page(const mix *m) {
                    "among training maps (length; what lies off their main directions).",
                    modes[m->mode]);
     cli_page_card(&page, "From A to B", text);
-    for (int64_t k = 0; k < m->job.sampling.samples; k++)
+    for (int64_t k = 0; k < m->pair.job.sampling.samples; k++)
         put_row(&page, m, k);
     cli_page_card_end(&page);
     put_curve(&page, m);
-    return cli_page_close(&page, m->job.opened.info.sha256, false);
+    return cli_page_close(&page, m->pair.job.opened.info.sha256, false);
 }
 
 static void print_table(const mix *m) {
@@ -276,12 +271,16 @@ static void print_table(const mix *m) {
         (void)printf("%-5g  %s%s%s\n", m->weights[i], cli_cosine_text(cosine, mean_cosine(m, i)),
                      *scope ? "  " : "", scope);
     }
-    (void)printf("%s/index.html\n", m->job.values->output);
+    (void)printf("%s/index.html\n", m->pair.job.values->output);
 }
 
-static int write_results(const mix *m) {
-    const cli_values *v = m->job.values;
-    int code = write_pictures(m);
+static int write_results(cli_pair *pair, bool whole) {
+    mix *m = (mix *)pair;
+    const cli_values *v = pair->job.values;
+    (void)whole; /* a picture that was not drawn is left out */
+    int code = compare(m);
+    if (!code)
+        code = write_pictures(m);
     if (!code)
         code = write_maps(m);
     json_t *root = code ? NULL : results_json(m);
@@ -299,60 +298,21 @@ static int write_results(const mix *m) {
 
 /* ---------------------------------------------------------------- verb ----------------------- */
 
-static int run_opened(mix *m) {
-    const featinv_model_details *info = &m->job.opened.info;
-    const cli_values *v = m->job.values;
-    size_t made_from;
-    int code = cli_draw_begin(&m->job);
-    m->map[0] = info->channels;
-    m->map[1] = info->height;
-    m->map[2] = info->width;
-    m->canvas = (cli_canvas){v->output, (int32_t)m->job.image[1], (int32_t)m->job.image[0]};
-    cli_watch(m->job.opened.session);
-    if (!code)
-        code = cli_sides_read(m->sides, &m->job.opened, v, "mix");
-    if (!code)
-        code = mix_maps(m);
-    if (!code)
-        code = cli_folder_make(v->output, &made_from);
-    if (code) {
-        free(m->maps);
-        return code;
-    }
-    code = draw(m);
-    bool some = m->drawn.done && (!code || code == CLI_INTERRUPTED);
-    int written = some ? write_results(m) : CLI_DONE;
-    if (code == CLI_INTERRUPTED)
-        (void)cli_fail(code, "interrupted after %lld of %lld pictures", (long long)m->drawn.done,
-                       (long long)m->drawn.lanes);
-    if (code || written)
-        cli_folder_unmake(v->output, made_from);
-    return written ? written : code;
-}
-
 static int run(const cli_values *values) {
-    mix m = {.job = {.values = values, .verb = "mix"},
+    static const cli_pair_verb verb = {mix_maps, write_results};
+    mix m = {.pair.job = {.values = values, .verb = "mix"},
              .mode = values->mode < 0 ? FEATINV_MIX_LERP : values->mode};
-    if (values->argument_count != 2)
-        return cli_fail(CLI_USAGE, "mix: takes A and B, images or map files, not %d arguments",
-                        values->argument_count);
-    if (!values->output)
-        return cli_fail(CLI_USAGE, "mix: -o DIR is missing");
-    int code = read_weights(&m);
+    int code = cli_pair_check(&m.pair);
     if (!code)
-        code = cli_folder_check(values);
+        code = read_weights(&m);
     if (!code)
-        code = cli_open(&m.job.opened, values);
-    if (!code)
-        code = run_opened(&m);
+        code = cli_pair_run(&m.pair, &verb);
     free(m.weights);
     free(m.norms);
     free(m.residuals);
     free(m.to_a);
     free(m.to_b);
-    cli_drawn_free(&m.drawn);
-    cli_sides_free(m.sides);
-    cli_job_free(&m.job);
+    cli_pair_free(&m.pair);
     return code;
 }
 
