@@ -147,3 +147,8 @@ def timeless(folder: Path) -> dict:
         for key in ("seconds", "seconds_per_sample"):
             entry.pop(key, None)
     return root
+
+
+def orthonormal(rng, channels: int, dimension: int) -> np.ndarray:
+    """Columns of a random subspace, (channels, dimension)."""
+    return np.linalg.qr(rng.normal(size=(channels, dimension)))[0]
