@@ -22,6 +22,7 @@ void cli_watch(featinv_session *session) {
     atomic_store(&watched, session);
     (void)sigemptyset(&action.sa_mask);
     (void)sigaction(SIGINT, &action, NULL);
+    (void)sigaction(SIGTERM, &action, NULL); /* what a scheduler sends first */
 }
 
 bool cli_interrupted(void) {

@@ -107,14 +107,15 @@ def test_interrupted_and_resumed_is_the_whole(featinv, environment, bundle, phot
     assert not (out / "journal.jsonl").exists()
 
 
-def test_ctrl_c_answers_within_a_step(environment, bundle, maps, tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_answers_within_a_step(environment, bundle, maps, tmp_path, sent):
     """Steps of .3 s, 999 of them; at the first batch nothing is there to keep."""
     out = tmp_path / "out"
     process = start(environment, "sample", "--features", maps, "-m", bundle, "-o", out,
                     "--steps", 999, delay=0.3)
     wait_for(out.exists)
     time.sleep(0.4)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     sent = time.monotonic()
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 130 and time.monotonic() - sent < 1.5
