@@ -56,7 +56,7 @@ typedef struct cli_values {
     bool orthogonalize, orthonormalize;
 
     /* training */
-    const char *data;
+    const char *data, *warm_start;
     int64_t train_steps, warmup, decay_steps;
     int64_t validate_every, checkpoint_every; /* -1 and 0: not given */
     int32_t epochs, accumulation, workers, precision;

@@ -117,6 +117,30 @@ static int open_bundle(train *t) {
     return status ? cli_fail_status(status, NULL) : CLI_DONE;
 }
 
+/* Which bundle it is, for the log: a resumed training must name the same. */
+static int find_warm_start(train *t) {
+    featinv_model *model = NULL;
+    featinv_model_details info = {.struct_size = sizeof info};
+    if (!t->values->warm_start)
+        return CLI_DONE;
+    featinv_status status = featinv_model_open(&model, t->values->warm_start, NULL);
+    if (!status)
+        status = featinv_model_info(&info, model);
+    if (!status)
+        t->warm_sha256 = strdup(info.sha256);
+    featinv_model_release(model);
+    if (status)
+        return cli_fail_bundle(status, t->values->warm_start);
+    return t->warm_sha256 ? CLI_DONE : cli_fail_memory();
+}
+
+static int warm_start(train *t) {
+    if (!t->values->warm_start || t->saved >= 0)
+        return CLI_DONE; /* a checkpoint holds it */
+    featinv_status status = featinv_trainer_warm_start(t->trainer, t->values->warm_start);
+    return status ? cli_fail_bundle(status, NULL) : CLI_DONE;
+}
+
 /* A folder without one good image is found here, before the validation reads its own. */
 static int try_first_batch(train *t) {
     train_batch batch;
@@ -126,8 +150,9 @@ static int try_first_batch(train *t) {
 
 static int prepare(train *t) {
     static int (*const steps[])(train *) = {
-        read_options, name_folders,     train_state_check, train_data_list, plan,
-        open_bundle,  train_state_open, train_data_open,   try_first_batch, train_check_prepare};
+        read_options, name_folders,    train_state_check, train_data_list,
+        plan,         open_bundle,     find_warm_start,   train_state_open,
+        warm_start,   train_data_open, try_first_batch,   train_check_prepare};
     int code = check_usage(t->values);
     cli_watch(NULL);
     for (size_t i = 0; !code && i < sizeof steps / sizeof *steps; i++)
@@ -292,6 +317,7 @@ static int run(const cli_values *values) {
     free(t.checks);
     free(t.output);
     free(t.state);
+    free(t.warm_sha256);
     return code;
 }
 
@@ -317,6 +343,8 @@ static const cli_option own[] = {
      "folder for the trained bundle; its state is BUNDLE.training"},
     {"force", 0, CLI_FLAG, AT(force), 0, 0, NULL, NULL, "replace an existing bundle"},
     {"resume", 0, CLI_FLAG, AT(resume), 0, 0, NULL, NULL, "go on from the newest checkpoint"},
+    {"warm-start", 0, CLI_TEXT, AT(warm_start), 0, 0, NULL, "BUNDLE",
+     "begin with the ControlNet of this trained bundle, all but its hint encoder"},
     {"steps", 0, CLI_LARGE, AT(train_steps), 1, 4e9, NULL, "N", "updates in all"},
     {"epochs", 0, CLI_INTEGER, AT(epochs), 1, 1e6, NULL, "N",
      "passes over the images, in place of --steps (3)"},

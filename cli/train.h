@@ -70,6 +70,7 @@ typedef struct train {
     train_held held;
 
     char *output, *state; /* -o without slashes at its end, and its folder of state */
+    char *warm_sha256;    /* of the manifest of --warm-start; NULL without */
     size_t made_from;     /* the state folder was made by this run; 0: it was there */
     int lock;             /* descriptor; -1: none */
     FILE *log;

@@ -41,6 +41,7 @@ static json_t *training_settings(const train *t) {
     const cli_values *v = t->values;
     json_t *s = json_object();
     cli_json_set(s, "bundle_sha256", cli_json_text(t->opened.info.sha256));
+    cli_json_set(s, "warm_start_sha256", cli_json_text(t->warm_sha256));
     cli_json_set(s, "images", json_integer((json_int_t)t->data.trained_count));
     cli_json_set(s, "validation_images", json_integer((json_int_t)t->data.held_count));
     cli_json_set(s, "images_hash", hash_text(t->data.hash));

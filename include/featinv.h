@@ -954,6 +954,13 @@ FEATINV_API featinv_status featinv_trainer_loss(featinv_trainer_result *result,
                                                 featinv_trainer *trainer,
                                                 const featinv_trainer_batch *batch);
 
+/** Before the first step: takes the ControlNet of another bundle on an equal base, all but its hint
+ *  encoder, which belongs to a backbone and layer; and of a UNet that the bundle itself holds what
+ *  is trained here. path: its folder. Everything is checked first; only a file that cannot be read
+ *  any more leaves the trainer half changed. Errors: ARGUMENT after a step; UNSUPPORTED where a
+ *  tensor is missing or of another shape; NOT_FOUND, BUNDLE, HASH, VERSION. */
+FEATINV_API featinv_status featinv_trainer_warm_start(featinv_trainer *trainer, const char *path);
+
 /** Updates done so far. */
 FEATINV_API int64_t featinv_trainer_steps(const featinv_trainer *trainer);
 

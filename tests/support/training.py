@@ -123,6 +123,9 @@ class Trainer:
     def save(self, path):
         check(lib.featinv_trainer_save(self.handle, str(path).encode()))
 
+    def warm_start(self, bundle):
+        check(lib.featinv_trainer_warm_start(self.handle, str(bundle).encode()))
+
     def resume(self, path):
         check(lib.featinv_trainer_resume(self.handle, str(path).encode()))
 
