@@ -575,11 +575,12 @@ def test_a_short_training_learns_and_its_bundle_draws(featinv, untrained, scenes
 def test_the_real_backend_killed_three_times(environment):
     """tests/train/kill.py in small."""
     result = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "train" / "kill.py"), "--kills", "3", "--steps", "18",
+        [sys.executable, str(ROOT / "tests" / "train" / "kill.py"), "--kills", "3", "--steps", "40",
          "--batch", "2", "--checkpoint-every", "3", "--validate-every", "0", "--images", "12",
          "--featinv", str(COMMAND)], capture_output=True, text=True, timeout=300,
         env=dict(environment, **REAL))
-    assert result.returncode == 0 and "the same bytes" in result.stdout, result.stderr
+    assert result.returncode in (0, 3), result.stderr  # 3: on a fast machine it ended before
+    assert "the same bytes" in result.stdout and "killed 0 times" not in result.stdout
 
 
 @needs_backend

@@ -90,6 +90,9 @@ def wait(process: subprocess.Popen, state: Path, args: argparse.Namespace,
     return process.poll() is None
 
 
+TOO_FAST = 3  # exit code: a training ended before its last kills
+
+
 def main() -> int:
     """Run both trainings and compare."""
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -135,7 +138,9 @@ def main() -> int:
         for line in wrong:
             print(line, file=sys.stderr)
         print("the same bytes" if not wrong else "not the same")
-        return 1 if wrong or kills < args.kills else 0
+        if wrong:
+            return 1
+        return 0 if kills == args.kills else TOO_FAST
 
 
 if __name__ == "__main__":
