@@ -231,7 +231,6 @@ def refusals(data, bundle, out):
     yield 2, "precision bf16 needs a CUDA device", [*base, "--precision", "bf16"]
     yield 2, "--accumulation 9: a batch has 8 images", [*base, "--accumulation", 9]
     yield 2, "--epochs 1000001: must be", [*base, "--epochs", 1000001]
-    yield 2, "no such option", [*base, "--warm-start", bundle]
     yield 2, "no such option", [*base, "--lora", 4]
     yield 3, "no such folder", ["--data", out, "-m", bundle, "-o", out]
     yield 3, "is no folder", ["--data", COMMAND, "-m", bundle, "-o", out]
