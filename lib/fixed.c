@@ -104,8 +104,6 @@ typedef int32_t ints8 __attribute__((vector_size(32)));
 typedef int16_t loose_shorts __attribute__((vector_size(32), aligned(2), may_alias));
 typedef float loose_floats __attribute__((vector_size(32), aligned(4), may_alias));
 
-#define FI_UNROLL _Pragma("GCC unroll 8") /* so that the sums stay in registers */
-
 /* out += TILE_ROWS rows times a panel; pairs: of values of a row. */
 __attribute__((target("avx2"))) static void
 multiply_tile(float *out, const int16_t *rows, int64_t width, const int16_t *panel, int64_t pairs) {

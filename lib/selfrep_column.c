@@ -10,7 +10,7 @@
 /* Stationarity, in units where tau is the threshold. */
 #define GOAL 1e-11      /* refinement stops here */
 #define TOLERANCE 5e-11 /* a row whose inner product is further above is a violator */
-/* Of the solve on float32 inner products, and on float64 ones (there the slack in units of
+/* Of the solve on the oracle's inner products, and on float64 ones (there the slack in units of
  * alpha). */
 #define SLACK_SINGLE 1e-6
 #define PIVOT_SINGLE 1e-5
@@ -162,7 +162,7 @@ static double product(const fi_columns *columns, int64_t i, int64_t k) {
     return fi_dot(g->rows + i * g->d, g->rows + k * g->d, g->d);
 }
 
-/* max |<x_i, x_j>| in float64: over those that float32 cannot tell from the strongest. */
+/* max |<x_i, x_j>| in float64: over those that the oracle cannot tell from the strongest. */
 static double strongest(const fi_columns *columns, int64_t j) {
     const fi_found *found = &columns->all[j].found;
     const float near =
@@ -354,7 +354,7 @@ static double support_gradient(const fi_columns *columns, fi_scratch *s, int64_t
 }
 
 /* Iterative refinement with float64 residuals. False where a sign would turn or where it does
- * not come near enough: the float32 inner products are too coarse for this column. */
+ * not come near enough: the oracle's inner products are too coarse for this column. */
 static bool refine(const fi_columns *columns, fi_scratch *s, int64_t j) {
     fi_column *column = &columns->all[j];
     const int32_t size = s->lasso.size;
@@ -429,7 +429,7 @@ static featinv_status solve(const fi_columns *columns, fi_scratch *s, int64_t j)
 /* ---------------------------------------------------------------- deciding ------------------- */
 
 /* Keeps what surely or probably violates; returns whether one does so by more than a solve on
- * float32 inner products overlooks. */
+ * the oracle's inner products overlooks. */
 static bool keep_sure(const fi_columns *columns, fi_column *column) {
     const double level = threshold(columns, column);
     const double error = oracle_error(columns, column) + 4.0 * SLACK_SINGLE;
@@ -458,7 +458,7 @@ static bool violates(const fi_columns *columns, fi_scratch *s, int64_t j, int64_
     return excess > TOLERANCE;
 }
 
-/* Decides in float64 on everything that float32 left open; keeps the violators. */
+/* Decides in float64 on everything that the oracle left open; keeps the violators. */
 static void verify(const fi_columns *columns, fi_scratch *s, int64_t j) {
     fi_column *column = &columns->all[j];
     fi_found *found = &column->found;

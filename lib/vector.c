@@ -7,7 +7,6 @@ typedef float floats8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef int32_t ints8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef double doubles4 __attribute__((vector_size(32), aligned(8), may_alias));
 
-#define FI_UNROLL _Pragma("GCC unroll 8") /* so that the sums stay in registers */
 #define WIDE4(p) ((doubles4){(double)(p)[0], (double)(p)[1], (double)(p)[2], (double)(p)[3]})
 #define SUM4(v) (((v)[0] + (v)[1]) + ((v)[2] + (v)[3]))
 

@@ -15,6 +15,8 @@
 #define FI_CLONES
 #endif
 
+#define FI_UNROLL _Pragma("GCC unroll 8") /* so that sums stay in registers */
+
 /* Dot product in float64 of float32 rows. */
 double fi_dot(const float *a, const float *b, int64_t d);
 /* of a float32 row and a float64 vector */
