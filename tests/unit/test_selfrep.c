@@ -5,7 +5,6 @@
 #include "gram.h"
 #include "lasso.h"
 #include "selfrep.h"
-#include "vector.h"
 #include "workers.h"
 
 #include <math.h>
@@ -558,48 +557,6 @@ static void test_backend_failure(void **state) {
     free(rows);
 }
 
-/* The kept values by exact integers and by the backend: within the bound that each states of the
- * float64 products; a row count that fills no block and no stretch, an odd width, rows of very
- * different lengths. */
-static void test_gram(void **state) {
-    (void)state;
-    enum { N = 300, D = 517 };
-    float *rows = random_rows(N, D, 3, 7);
-    for (int64_t k = 0; k < D; k++) {
-        rows[2 * D + k] *= 1e-3f;
-        rows[3 * D + k] = k == 5 ? 1.0f : 0.0f;
-        rows[4 * D + k] = 0.0f;
-    }
-    featinv_session *session = open_session(2);
-    fi_workers *workers = NULL;
-    CHECK_OK(fi_workers_create(&workers, 2));
-    for (int integers = 0; integers <= fi_fixed_supported(); integers++) {
-        fi_gram gram;
-        fi_progress progress = {.total = 1};
-        CHECK_OK(fi_gram_create(&gram, session, rows, N, D, KEPT, integers));
-        assert_int_equal(gram.fixed.values != NULL, integers);
-        CHECK_OK(fi_gram_make(&gram, session, workers, &progress));
-        double worst = 0.0;
-        for (int64_t i = 0; i < N; i++)
-            for (int64_t k = 0; k < N; k++) {
-                const double entry =
-                    gram.unit * fi_gram_block(&gram, k / FI_GRAM_WIDTH, i)[k % FI_GRAM_WIDTH];
-                worst = fmax(worst, fabs(entry - fi_dot(rows + i * D, rows + k * D, D)));
-            }
-        assert_true(worst <= gram.rounding);
-        assert_true(gram.rounding < 2e-3);
-        fi_gram_free(&gram);
-    }
-    rows[7] = NAN;
-    fi_gram gram;
-    CHECK_FAILS(fi_gram_create(&gram, session, rows, N, D, KEPT, true), FEATINV_ERROR_VALUE,
-                "row 0 holds NaN");
-    fi_gram_free(&gram);
-    fi_workers_destroy(workers);
-    featinv_session_destroy(session);
-    free(rows);
-}
-
 /* ---------------------------------------------------------------- workers -------------------- */
 
 static void count_items(void *context, int32_t worker, int64_t first, int64_t last) {
@@ -635,7 +592,7 @@ int main(void) {
         cmocka_unit_test(test_threads),         cmocka_unit_test(test_removed),
         cmocka_unit_test(test_awkward_rows),    cmocka_unit_test(test_alone),
         cmocka_unit_test(test_cancel),          cmocka_unit_test(test_arguments),
-        cmocka_unit_test(test_backend_failure), cmocka_unit_test(test_gram),
+        cmocka_unit_test(test_backend_failure),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
