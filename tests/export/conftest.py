@@ -18,7 +18,7 @@ from featinv.export.weights import SafetensorsSource  # noqa: E402
 
 
 def _reference() -> Path | None:
-    places = [ROOT / "tests" / "data", ROOT / ".." / "shared" / "reference"]
+    places = [ROOT / "tests" / "data"]
     if "FEATINV_REFERENCE" in os.environ:
         places.insert(0, Path(os.environ["FEATINV_REFERENCE"]))
     for place in places:

@@ -202,6 +202,21 @@ inline fi_net *open_net(const fi_backend *backend, const std::string &folder, st
     return net;
 }
 
+/* The positions of a field (n, c, side, side) that its recording holds: all of them, or every third
+ * row and column (tests/data/thin.py). Nothing when the sizes do not go together. */
+inline Floats kept(const Floats &field, const Array &recorded) {
+    const auto planes = static_cast<std::size_t>(recorded.shape[0] * recorded.shape[1]);
+    const auto side =
+        static_cast<std::size_t>(std::lround(std::sqrt(double(field.size() / planes))));
+    const auto rows = static_cast<std::size_t>(recorded.shape[2]);
+    const std::size_t stride = side == rows ? 1 : 3;
+    Floats part;
+    for (std::size_t i = 0; planes * side * side == field.size() && i < planes * side; i++)
+        for (std::size_t x = 0; i % side % stride == 0 && x < side; x += stride)
+            part.push_back(field[i * side + x]);
+    return part;
+}
+
 /* Largest difference over largest reference value. */
 inline double scaled(const Floats &got, const Floats &wanted) {
     double difference = 0, size = 0;
