@@ -27,6 +27,13 @@ typedef struct cli_seed {
     bool given;
 } cli_seed;
 
+/* Values of an option that may be given several times. */
+enum { CLI_MOST_TEXTS = 16 };
+typedef struct cli_texts {
+    const char *items[CLI_MOST_TEXTS];
+    int32_t count;
+} cli_texts;
+
 /* All options of all verbs. What was not given: NULL, 0, false, or NaN for numbers. */
 typedef struct cli_values {
     bool help, json, quiet, deterministic;
@@ -63,6 +70,12 @@ typedef struct cli_values {
     double rate, decay_floor, clip, average, min_snr, hint_dropout, prompt_dropout, validation;
     bool no_augment, cache, force;
 
+    /* evaluation */
+    cli_texts models;
+    const char *ood, *fid_features, *tables, *scales;
+    int32_t per_class, bootstrap, pictures; /* -1: not given */
+    bool ceiling;
+
     const char *const *arguments; /* what is no option */
     int argument_count;
 } cli_values;
@@ -86,6 +99,10 @@ int cli_fail_bundle(featinv_status status, const char *bundle);
 
 int cli_fail_memory(void);
 
+/* Which of several processes this is: from 1 on its errors name it. Those of usage are left to
+ * process 0, since all have the same arguments. */
+void cli_error_rank(int32_t rank);
+
 /* Flushes stdout; exit code for a full disk or a closed pipe behind it, else code. */
 int cli_close_output(int code);
 
@@ -94,6 +111,7 @@ int cli_close_output(int code);
 typedef enum {
     CLI_FLAG,    /* bool */
     CLI_TEXT,    /* const char * */
+    CLI_TEXTS,   /* cli_texts */
     CLI_INTEGER, /* int32_t, in [low, high] */
     CLI_LARGE,   /* int64_t, in [low, high] */
     CLI_SIZE,    /* int64_t, bytes in [low, high], with K, M or G behind the number */
@@ -133,9 +151,10 @@ typedef struct cli_verb {
 } cli_verb;
 
 extern const cli_option cli_help_options[];
-extern const cli_option cli_run_options[];    /* model, device, dtype, batch, threads, ... */
-extern const cli_option cli_image_options[];  /* limits of input images */
-extern const cli_option cli_output_options[]; /* -o, --json, -q */
+extern const cli_option cli_run_options[];       /* model, device, dtype, batch, threads, ... */
+#define cli_device_options (cli_run_options + 1) /* without the model */
+extern const cli_option cli_image_options[];     /* limits of input images */
+extern const cli_option cli_output_options[];    /* -o, --json, -q */
 extern const cli_option cli_sampling_options[];
 /* Its tail, for verbs that draw as they see fit: without --samples and the files of lanes. */
 enum { CLI_LANE_OPTIONS = 6 };
@@ -152,6 +171,13 @@ void cli_print_help(FILE *stream, const cli_verb *verb);
 /* The numbers of a list such as "0,0.25,1", each finite and in [low, high]: fresh memory. */
 int cli_numbers(double **out, int32_t *count, const char *option, const char *text, double low,
                 double high);
+
+/* ---------------------------------------------------------------- several processes --------- */
+
+/* Whether a launcher started several processes, and which of them this is; else 0 of 1. */
+bool cli_launched(int32_t *rank, int32_t *size);
+/* Gives each of them its --shard, where the verb has that option. */
+int cli_launch_shard(cli_values *values, const cli_verb *verb);
 
 /* ---------------------------------------------------------------- interruption --------------- */
 
@@ -197,7 +223,8 @@ void cli_close(cli_opened *opened);
 /* ---------------------------------------------------------------- verbs ---------------------- */
 
 extern const cli_verb cli_doctor, cli_info, cli_extract, cli_sample, cli_reconstruct, cli_metrics;
-extern const cli_verb cli_concepts, cli_attenuate, cli_viz, cli_mix, cli_compose, cli_train;
+extern const cli_verb cli_concepts, cli_attenuate, cli_viz, cli_mix, cli_compose, cli_train,
+    cli_evaluate;
 extern const cli_verb cli_concepts_fit, cli_concepts_show, cli_concepts_decompose,
     cli_concepts_import;
 

@@ -34,6 +34,12 @@ int cli_code(featinv_status status) {
     }
 }
 
+static int32_t own_rank;
+
+void cli_error_rank(int32_t rank) {
+    own_rank = rank;
+}
+
 /* One line whatever the text holds: file names and option values may hold control characters. */
 static void print_line(char *text) {
     for (char *c = text; *c; c++)
@@ -41,12 +47,17 @@ static void print_line(char *text) {
             *c = '?';
     cli_progress_clear();
     (void)fflush(stdout);
-    (void)fprintf(stderr, "featinv: %s\n", text);
+    if (own_rank)
+        (void)fprintf(stderr, "featinv: rank %d: %s\n", own_rank, text);
+    else
+        (void)fprintf(stderr, "featinv: %s\n", text);
 }
 
 int cli_fail(int code, const char *format, ...) {
     char text[4096];
     va_list args;
+    if (code == CLI_USAGE && own_rank)
+        return code;
     va_start(args, format);
     (void)vsnprintf(text, sizeof text, format, args);
     va_end(args);
@@ -67,9 +78,13 @@ int cli_fail_status(featinv_status status, const char *file) {
     const char *text = featinv_last_error();
     if (!*text)
         text = featinv_status_name(status);
+    /* never as one of usage, which is left to process 0: what the library refuses may be this
+     * machine's alone */
     if (file && !names(text, file))
-        return cli_fail(cli_code(status), "%s: %s", file, text);
-    return cli_fail(cli_code(status), "%s", text);
+        (void)cli_fail(CLI_FAILED, "%s: %s", file, text);
+    else
+        (void)cli_fail(CLI_FAILED, "%s", text);
+    return cli_code(status);
 }
 
 int cli_fail_bundle(featinv_status status, const char *bundle) {

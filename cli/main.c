@@ -8,7 +8,7 @@
 static const cli_verb *const verbs[] = {
     &cli_doctor,   &cli_info,      &cli_extract, &cli_sample, &cli_reconstruct,
     &cli_concepts, &cli_attenuate, &cli_viz,     &cli_mix,    &cli_compose,
-    &cli_train,    &cli_metrics,   NULL};
+    &cli_train,    &cli_evaluate,  &cli_metrics, NULL};
 
 static void print_usage(FILE *stream) {
     (void)fputs("usage: featinv VERB [OPTION]...\n\n"
@@ -44,7 +44,12 @@ static int run_verb(const cli_verb *verb, int argc, const char *const *argv) {
         argc--;
         argv++;
     }
+    int32_t rank, size;
+    (void)cli_launched(&rank, &size);
+    cli_error_rank(rank);
     int code = cli_parse(&values, verb, argc, argv, arguments);
+    if (!code && !values.help)
+        code = cli_launch_shard(&values, verb);
     if (!code && values.help)
         cli_print_help(stdout, verb);
     else if (!code)

@@ -37,6 +37,7 @@ const cli_option cli_output_options[] = {
     FLAG("json", 0, json, "machine-readable results on standard output"),
     FLAG("quiet", 'q', quiet, "errors only"), END};
 
+/* The model first: see cli_device_options. */
 const cli_option cli_run_options[] = {
     TEXT("model", 'm', model, "BUNDLE",
          "folder of the bundle (FEATINV_MODEL, else the shipped one)"),
@@ -257,6 +258,14 @@ static int set_choice(const cli_option *o, const char *text, int32_t *to) {
     return bad_value(o, text, all);
 }
 
+static int add_text(const cli_option *o, const char *text, cli_texts *to) {
+    if (to->count == CLI_MOST_TEXTS)
+        return cli_fail(CLI_USAGE, "--%s %s: is given more than %d times", o->name, text,
+                        CLI_MOST_TEXTS);
+    to->items[to->count++] = text;
+    return *text ? CLI_DONE : cli_fail(CLI_USAGE, "--%s: is empty", o->name);
+}
+
 static int set_value(cli_values *values, const cli_option *o, const char *text) {
     void *to = (char *)values + o->offset;
     switch (o->kind) {
@@ -266,6 +275,8 @@ static int set_value(cli_values *values, const cli_option *o, const char *text) 
     case CLI_TEXT:
         *(const char **)to = text;
         return *text ? CLI_DONE : cli_fail(CLI_USAGE, "--%s: is empty", o->name);
+    case CLI_TEXTS:
+        return add_text(o, text, to);
     case CLI_INTEGER:
     case CLI_LARGE:
         return set_integer(o, text, to);
@@ -356,6 +367,9 @@ int cli_parse(cli_values *values, const cli_verb *verb, int argc, const char *co
                            .hint_dropout = NAN,
                            .prompt_dropout = NAN,
                            .validation = NAN,
+                           .per_class = -1,
+                           .bootstrap = -1,
+                           .pictures = -1,
                            .arguments = arguments};
     bool options = true;
     for (int i = 0; i < argc; i++) {

@@ -28,6 +28,20 @@ static double or_else(double value, double otherwise) {
     return isnan(value) ? otherwise : value;
 }
 
+static int split_batch(train *t) {
+    const int32_t parts = t->options.accumulation;
+    t->batch = t->values->batch ? t->values->batch : 8;
+    t->share = t->batch / t->size;
+    if (t->size == 1 && parts > t->batch)
+        return cli_fail(CLI_USAGE, "--accumulation %d: a batch has %lld images", parts,
+                        (long long)t->batch);
+    if (t->size > 1 && t->batch % ((int64_t)parts * t->size) != 0)
+        return cli_fail(CLI_USAGE,
+                        "--batch %lld: cannot be divided by %d processes and --accumulation %d",
+                        (long long)t->batch, t->size, parts);
+    return CLI_DONE;
+}
+
 static int read_options(train *t) {
     const cli_values *v = t->values;
     featinv_trainer_options *o = &t->options;
@@ -55,11 +69,8 @@ static int read_options(train *t) {
         o->accumulation = v->accumulation;
     if (v->precision)
         o->precision = v->precision;
-    t->batch = v->batch ? v->batch : 8;
-    if (o->accumulation > t->batch)
-        return cli_fail(CLI_USAGE, "--accumulation %d: a batch has %lld images", o->accumulation,
-                        (long long)t->batch);
-    return CLI_DONE;
+    o->ranks = t->ranks;
+    return split_batch(t);
 }
 
 /* -o without slashes at its end, and the folder beside it. */
@@ -97,7 +108,7 @@ static int open_bundle(train *t) {
     cli_values values = *t->values;
     const featinv_model_details *info = &t->opened.info;
     /* no more memory for what is frozen than for what is trained */
-    values.batch = (int32_t)((t->batch + t->options.accumulation - 1) / t->options.accumulation);
+    values.batch = (int32_t)((t->share + t->options.accumulation - 1) / t->options.accumulation);
     int code = cli_open(&t->opened, &values);
     if (code)
         return code;
@@ -148,16 +159,38 @@ static int try_first_batch(train *t) {
                                           : CLI_DONE;
 }
 
+/* The state folder is process 0's. */
+static int open_state(train *t) {
+    if (t->rank) {
+        t->problems = json_array();
+        return t->problems ? CLI_DONE : cli_fail_memory();
+    }
+    int code = find_warm_start(t);
+    if (!code)
+        code = train_state_open(t);
+    return code ? code : warm_start(t);
+}
+
+static int open_data(train *t) {
+    int code = train_data_open(t);
+    if (!code)
+        code = try_first_batch(t);
+    return code || t->rank ? code : train_check_prepare(t);
+}
+
 static int prepare(train *t) {
-    static int (*const steps[])(train *) = {
-        read_options, name_folders,    train_state_check, train_data_list,
-        plan,         open_bundle,     find_warm_start,   train_state_open,
-        warm_start,   train_data_open, try_first_batch,   train_check_prepare};
-    int code = check_usage(t->values);
-    cli_watch(NULL);
+    static int (*const steps[])(train *) = {read_options,    name_folders, train_state_check,
+                                            train_data_list, plan,         open_bundle,
+                                            open_state};
+    int code = CLI_DONE;
     for (size_t i = 0; !code && i < sizeof steps / sizeof *steps; i++)
         code = cli_interrupted() ? CLI_INTERRUPTED : steps[i](t);
-    return code;
+    code = train_ranks_agree(t, code);
+    if (!code)
+        code = train_ranks_share(t);
+    if (!code)
+        code = train_ranks_agree(t, cli_interrupted() ? CLI_INTERRUPTED : open_data(t));
+    return code ? code : train_ranks_check_same(t, t->data.cached, "the images that can be read");
 }
 
 /* ---------------------------------------------------------------- training ------------------- */
@@ -178,6 +211,8 @@ static void show(train *t, const featinv_trainer_result *result, double seconds)
 /* The library names the step; what is kept is the newest checkpoint, whatever this one's weights
  * hold. */
 static int fail_step(const train *t, featinv_status status) {
+    if (!train_ranks_speaks(t, status))
+        return cli_code(status);
     if (status != FEATINV_ERROR_COMPUTE)
         return cli_fail_status(status, NULL);
     if (t->saved < 0)
@@ -186,47 +221,59 @@ static int fail_step(const train *t, featinv_status status) {
                     (long long)t->saved);
 }
 
-static int step(train *t) {
-    train_batch batch;
+/* began: when the batch was asked for. */
+static int update(train *t, const train_batch *batch, double began) {
     featinv_trainer_result result = {.struct_size = sizeof result};
-    double began = cli_now();
-    int code = train_data_batch(&batch, t, train_step_count(t));
-    if (code)
-        return code;
-    featinv_status status = featinv_trainer_step(&result, t->trainer, &batch.batch);
+    featinv_status status = featinv_trainer_step(&result, t->trainer, &batch->batch);
     if (status) {
         t->broken = status == FEATINV_ERROR_COMPUTE;
         return fail_step(t, status);
     }
     double seconds = cli_now() - began;
     t->stepping += seconds;
+    if (t->rank)
+        return CLI_DONE;
     show(t, &result, seconds);
-    code = train_log_step(t, &result, seconds);
+    int code = train_log_step(t, &result, seconds);
     t->unwritten = code != CLI_DONE;
     return code;
 }
 
 static int checkpoint(train *t) {
-    int code = train_state_save(t);
+    int code = train_ranks_compare(t);
+    if (code || t->rank)
+        return code;
+    code = train_state_save(t);
     t->unwritten = code != CLI_DONE;
     return code ? code : train_page_write(t, /*running=*/true);
 }
 
 static int run_steps(train *t) {
+    train_batch batch;
     int code = CLI_DONE;
-    while (!code && train_step_count(t) < t->steps) {
-        if (train_check_due(t)) /* at step 0, and where a resumed run missed it */
+    for (;;) {
+        const bool more = train_step_count(t) < t->steps;
+        if (!code && more && train_check_due(t)) /* at step 0, and where a resumed run missed it */
             code = train_check_run(t);
-        if (!code)
-            code = cli_interrupted() ? CLI_INTERRUPTED : step(t);
-        if (!code && train_step_count(t) % t->checkpoint_every == 0)
+        const double began = cli_now();
+        if (!code && more)
+            code = cli_interrupted() ? CLI_INTERRUPTED
+                                     : train_data_batch(&batch, t, train_step_count(t));
+        code = train_ranks_agree(t, code);
+        if (code || !more)
+            break;
+        code = update(t, &batch, began);
+        const bool due = train_step_count(t) % t->checkpoint_every == 0;
+        if (due)
+            code = train_ranks_agree(t, code);
+        if (due && !code)
             code = checkpoint(t);
     }
     if (!code)
         code = checkpoint(t);
     if (!code && train_check_due(t))
         code = train_check_run(t);
-    return code;
+    return train_ranks_agree(t, code);
 }
 
 /* Whatever stopped the training: its last good step is kept, but for weights that went wrong and a
@@ -234,9 +281,12 @@ static int run_steps(train *t) {
 static int stop(train *t, int code) {
     cli_progress_clear();
     const int64_t done = train_step_count(t);
-    if (t->unwritten)
+    const bool moved = code && !t->broken && done > t->started;
+    if (moved)
+        (void)train_ranks_compare(t); /* says what it finds, and whether the weights are broken */
+    if (t->unwritten || t->rank)
         return code;
-    if (code && !t->broken && done > t->started) {
+    if (moved && !t->broken) {
         int failed = train_state_save(t);
         code = failed && code == CLI_INTERRUPTED ? failed : code;
     }
@@ -283,6 +333,8 @@ static void print_text(const train *t) {
 static int finish(train *t) {
     featinv_model *made = NULL;
     featinv_model_details info = {.struct_size = sizeof info};
+    if (t->rank)
+        return json_array_size(t->problems) ? CLI_INPUT : CLI_DONE;
     featinv_status status = train_export(t, t->output, t->values->force);
     if (!status)
         status = featinv_model_open(&made, t->output, NULL);
@@ -299,18 +351,25 @@ static int finish(train *t) {
 
 static int run(const cli_values *values) {
     train t = {.values = values, .lock = -1, .saved = -1, .began = cli_now()};
-    int code = prepare(&t);
+    int code = check_usage(values);
+    cli_watch(NULL);
+    if (!code)
+        code = train_ranks_join(&t);
+    if (!code)
+        code = prepare(&t);
     if (!code) {
-        cli_progress_start(&t.progress, "train", "steps", t.steps, values->quiet);
+        cli_progress_start(&t.progress, "train", "steps", t.steps, values->quiet || t.rank);
         t.progress.started -= t.earlier;
         code = stop(&t, run_steps(&t));
     }
     if (!code)
         code = finish(&t);
+    code = train_ranks_agree(&t, code);
     train_data_free(&t.data);
     train_held_free(&t.held);
     train_state_close(&t);
     featinv_trainer_destroy(t.trainer);
+    train_ranks_leave(&t);
     cli_close(&t.opened);
     json_decref(t.problems);
     free(t.losses);
@@ -403,6 +462,7 @@ const cli_verb cli_train = {
     .summary = "train a bundle's ControlNet on a folder of images",
     .details =
         "BUNDLE has a backbone and a diffusion base (python -m featinv.export backbone --base).\n"
+        "Under mpirun -n N all N processes share each batch (docs/cluster.md).\n"
         "BUNDLE2.training holds checkpoints, log.jsonl and index.html with curves and pictures.\n"
         "Ctrl-C finishes the running step, saves and ends with exit code 130; a second one ends "
         "at\n"

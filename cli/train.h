@@ -69,6 +69,11 @@ typedef struct train {
     train_data data;
     train_held held;
 
+    /* of several processes that train together; alone: NULL, 0 of 1. Process 0 keeps the state
+     * folder, validates and writes the bundle. */
+    featinv_ranks *ranks;
+    int32_t rank, size;
+
     char *output, *state; /* -o without slashes at its end, and its folder of state */
     char *warm_sha256;    /* of the manifest of --warm-start; NULL without */
     size_t made_from;     /* the state folder was made by this run; 0: it was there */
@@ -76,6 +81,7 @@ typedef struct train {
     FILE *log;
 
     int64_t batch, steps, validate_every, checkpoint_every;
+    int64_t share;   /* images of a batch that this process takes */
     int64_t saved;   /* step of the newest checkpoint; -1: none */
     int64_t started; /* step at which this run began */
     double began;    /* cli_now() of this run */
@@ -95,6 +101,22 @@ typedef struct train {
 int64_t train_step_count(const train *t); /* updates done */
 double train_mean_loss(const train *t);   /* of the last 100 steps; NaN before any */
 double train_speed(const train *t);       /* samples a second in this run's steps; NaN */
+
+/* train_ranks.c: several processes. Collective functions are called by all, in one order. */
+int train_ranks_join(train *t);
+/* Collective: the largest of all processes' exit codes, so that all stop where one has to. */
+int train_ranks_agree(const train *t, int code);
+/* Collective: the weights of process 0 for all, and a check that all list the same images. */
+int train_ranks_share(train *t);
+/* Collective: that all hold the same weights. */
+int train_ranks_compare(train *t);
+/* Collective: fails unless all have the same value. */
+int train_ranks_check_same(const train *t, int64_t value, const char *what);
+/* Whether this process prints the failure of a collective call, which all have met: process 0, and
+ * each where MPI itself has failed. */
+bool train_ranks_speaks(const train *t, featinv_status status);
+/* Collective. */
+void train_ranks_leave(train *t);
 
 /* train_data.c */
 int train_data_list(train *t); /* files and split */

@@ -13,7 +13,7 @@ static const uint32_t ORDER_SAMPLE = UINT32_MAX;
 
 static int make_room(train *t) {
     train_data *d = &t->data;
-    const size_t n = (size_t)d->trained_count, batch = (size_t)t->batch;
+    const size_t n = (size_t)d->trained_count, share = (size_t)t->share;
     const double bytes = (double)n * (double)(2 * d->latent_size + d->map_size) * sizeof(float);
     const double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     if (memory > 0.0 && bytes > 0.9 * memory)
@@ -26,8 +26,8 @@ static int make_room(train *t) {
     d->maps = malloc((n * d->map_size + 1) * sizeof *d->maps);
     d->order = calloc(n + 1, sizeof *d->order);
     d->keys = calloc(n + 1, sizeof *d->keys);
-    d->batch_latents = calloc(batch, d->latent_size * sizeof *d->batch_latents);
-    d->batch_maps = calloc(batch, d->map_size * sizeof *d->batch_maps);
+    d->batch_latents = calloc(share, d->latent_size * sizeof *d->batch_latents);
+    d->batch_maps = calloc(share, d->map_size * sizeof *d->batch_maps);
     return d->means && d->logvars && d->maps && d->order && d->keys && d->batch_latents &&
                    d->batch_maps
                ? CLI_DONE
@@ -122,7 +122,8 @@ static int fill_part(train *t, int64_t first, int64_t count) {
 int train_cache_fill(train *t) {
     train_data *d = &t->data;
     int code = make_room(t);
-    cli_progress_start(&t->progress, "cache", "images", d->trained_count, t->values->quiet);
+    cli_progress_start(&t->progress, "cache", "images", d->trained_count,
+                       t->values->quiet || t->rank);
     for (int64_t first = 0; !code && first < d->trained_count; first += t->batch) {
         int64_t left = d->trained_count - first;
         t->progress.first = first;
@@ -183,24 +184,27 @@ int train_cache_batch(train_batch *out, train *t, int64_t step) {
     train_data *d = &t->data;
     const featinv_model_details *info = &t->opened.info;
     featinv_status status = FEATINV_OK;
-    for (int64_t i = 0; !status && i < t->batch; i++) {
-        int64_t position = step * t->batch + i;
+    const int64_t place = t->rank * t->share; /* of this process's first image in the batch */
+    for (int64_t i = 0; !status && i < t->share; i++) {
+        int64_t position = step * t->batch + place + i;
         status = shuffle(t, position / d->cached);
         if (status)
             break;
         int64_t image = d->order[position % d->cached];
         memcpy(d->batch_maps + (size_t)i * d->map_size, d->maps + (size_t)image * d->map_size,
                d->map_size * sizeof *d->maps);
-        status = draw_latents(d->batch_latents + (size_t)i * d->latent_size, t, image, i, step);
+        status =
+            draw_latents(d->batch_latents + (size_t)i * d->latent_size, t, image, place + i, step);
     }
     if (status)
         return cli_fail_status(status, NULL);
-    *out = (train_batch){.shapes = {{t->batch, info->latent[0], info->latent[1], info->latent[2]},
-                                    {t->batch, info->channels, info->height, info->width}}};
+    *out = (train_batch){.shapes = {{t->share, info->latent[0], info->latent[1], info->latent[2]},
+                                    {t->share, info->channels, info->height, info->width}}};
     out->tensors[0] = featinv_tensor_view(d->batch_latents, FEATINV_DTYPE_F32, 4, out->shapes[0]);
     out->tensors[1] = featinv_tensor_view(d->batch_maps, FEATINV_DTYPE_F32, 4, out->shapes[1]);
     out->batch = (featinv_trainer_batch){.struct_size = sizeof out->batch,
-                                         .count = t->batch,
+                                         .count = t->share,
+                                         .position = place,
                                          .latents = &out->tensors[0],
                                          .maps = &out->tensors[1]};
     return CLI_DONE;

@@ -189,7 +189,7 @@ static featinv_dataset_options dataset_options(const train *t) {
     const cli_values *v = t->values;
     featinv_dataset_options o;
     (void)featinv_dataset_options_init(&o, sizeof o, t->opened.model);
-    o.batch = (int32_t)t->batch;
+    o.batch = (int32_t)t->share;
     o.augment = !v->no_augment;
     o.legacy_target = v->legacy;
     o.threads = v->workers;
@@ -211,7 +211,7 @@ int train_data_open(train *t) {
     d->order_epoch = -1;
     if (t->values->cache)
         return train_cache_fill(t);
-    const size_t n = (size_t)t->batch;
+    const size_t n = (size_t)t->share;
     d->images = calloc(n, (size_t)d->image[0] * (size_t)d->image[1] * 3);
     d->views = calloc(n, (size_t)d->view[0] * (size_t)d->view[1] * 3);
     if (!d->images || !d->views)
@@ -233,15 +233,16 @@ int train_data_batch(train_batch *out, train *t, int64_t step) {
     if (d->cached)
         return train_cache_batch(out, t, step);
     *out = (train_batch){
-        .shapes = {{t->batch, d->image[0], d->image[1], 3}, {t->batch, d->view[0], d->view[1], 3}}};
+        .shapes = {{t->share, d->image[0], d->image[1], 3}, {t->share, d->view[0], d->view[1], 3}}};
     out->tensors[0] = featinv_tensor_view(d->images, FEATINV_DTYPE_U8, 4, out->shapes[0]);
     out->tensors[1] = featinv_tensor_view(d->views, FEATINV_DTYPE_U8, 4, out->shapes[1]);
     out->batch = (featinv_trainer_batch){.struct_size = sizeof out->batch,
-                                         .count = t->batch,
+                                         .count = t->share,
+                                         .position = t->rank * t->share,
                                          .images = &out->tensors[0],
                                          .views = &out->tensors[1]};
-    featinv_status status =
-        featinv_dataset_batch(&out->tensors[0], &out->tensors[1], NULL, d->dataset, step);
+    featinv_status status = featinv_dataset_batch(&out->tensors[0], &out->tensors[1], NULL,
+                                                  d->dataset, step * t->size + t->rank);
     return status ? cli_fail_status(status, NULL) : report_problems(t);
 }
 

@@ -79,6 +79,7 @@ json_t *train_settings(const train *t) {
     cli_json_set(run, "device", cli_json_text(featinv_session_device(t->opened.session)));
     cli_json_set(run, "threads", json_integer(t->values->threads));
     cli_json_set(run, "workers", json_integer(t->values->workers));
+    cli_json_set(run, "processes", json_integer(t->size));
     cli_json_set(run, "version", json_string(featinv_version()));
     cli_json_set(s, "training", training_settings(t));
     cli_json_set(s, "run", run);
@@ -154,8 +155,13 @@ int train_problem(train *t, const char *text) {
         json_decref(value);
         return CLI_DONE;
     }
-    (void)cli_fail(CLI_DONE, "%s: left out", text);
+    if (!t->rank || !t->values->cache) /* a cache is every process's, and so are its problems */
+        (void)cli_fail(CLI_DONE, "%s: left out", text);
     (void)json_array_append(t->problems, value);
+    if (!t->log) {
+        json_decref(value);
+        return CLI_DONE;
+    }
     json_t *line = json_object(); /* met on the way to the next step */
     cli_json_set(line, "step", json_integer((json_int_t)train_step_count(t)));
     cli_json_set(line, "problem", value);

@@ -58,8 +58,8 @@ static int check_output(const train *t) {
 }
 
 int train_state_check(train *t) {
-    int code = check_output(t);
-    if (code)
+    int code = t->rank ? CLI_DONE : check_output(t);
+    if (code || t->rank)
         return code;
     struct stat info;
     if (stat(t->state, &info) != 0 || is_empty_folder(t->state))

@@ -20,7 +20,8 @@
  *
  * Rules that hold everywhere
  * - Every function that can fail returns a featinv_status: 0 is success, failures are negative, and
- *   featinv_last_error() of the same thread then holds one line of text. No call aborts or exits.
+ *   featinv_last_error() of the same thread then holds one line of text. No call aborts or exits,
+ *   but for featinv_ranks_leave where MPI has failed.
  * - Results come first in the argument list. A pointer to a pointer gives you an object to release;
  *   a plain pointer that is returned is borrowed from its owner.
  * - Option structs begin with struct_size. Call their _init function with sizeof, change what you
@@ -862,6 +863,31 @@ FEATINV_API void featinv_fid_destroy(featinv_fid *fid);
 
 /* ---------------------------------------------------------------- training ------------------- */
 
+/** Processes that train one model together, rank 0 to size - 1. Belongs to the thread that joined.
+ */
+typedef struct featinv_ranks featinv_ranks;
+
+/** Joins the processes that mpirun or srun started with this one, through libfeatinv-mpi.so beside
+ *  this library (FEATINV_MPI names another file). Every one of them joins, once. MPI that the
+ *  program has begun itself is used, and left to it. *out: to be left, before the process ends.
+ *  Errors: BACKEND where no launcher started the process, the plug-in or its MPI is missing or
+ *  from another build, or MPI does not start (Open MPI may end the process itself then). */
+FEATINV_API featinv_status featinv_ranks_join(featinv_ranks **out);
+
+/** Number of this process, and how many there are; either may be NULL. */
+FEATINV_API featinv_status featinv_ranks_info(int32_t *rank, int32_t *size,
+                                              const featinv_ranks *ranks);
+
+/** Collective, that is, called by every rank, in one order with the other collective calls: *value
+ *  becomes the largest of all ranks' values. A rank that gives a number for its failure so tells
+ *  the others, who would wait for it in the next call. Errors: BACKEND once MPI has failed. */
+FEATINV_API featinv_status featinv_ranks_largest(int64_t *value, featinv_ranks *ranks);
+
+/** Collective: waits until all ranks leave, and frees. Trainers over the ranks are destroyed
+ *  before. The one call that may end the process: once MPI has failed on this rank, it ends those
+ *  of all ranks (MPI_Abort), which would wait for ever. NULL is fine. */
+FEATINV_API void featinv_ranks_leave(featinv_ranks *ranks);
+
 /** Trains what turns a feature map into control over a frozen generator (paper, section 3.2).
  *  Holds weights of its own in float32, beside those of the session: its backbone and encoder stay
  *  as they are, and what the session draws does not change. Belongs to the session's thread. */
@@ -898,6 +924,7 @@ typedef struct featinv_trainer_options {
     featinv_dtype precision; /* F32, or BF16 (autocast, CUDA only) */
     const char *context;     /* the prompt's name; the bundle's */
     const char *uncontext;   /* the empty prompt's name; the bundle's */
+    featinv_ranks *ranks;    /* whose trainers step together; borrowed; NULL: this process alone */
 } featinv_trainer_options;
 
 FEATINV_API featinv_status featinv_trainer_options_init(featinv_trainer_options *options,
@@ -942,8 +969,13 @@ typedef struct featinv_trainer_result {
  *  noise and the noise (or v, as the manifest says), its gradient, AdamW. Sample weights: with
  *  snr = abar / (1 - abar), min(snr, gamma) / snr for epsilon, min(snr, gamma) / (snr + 1) for v.
  *  After a failure (COMPUTE also for a loss or gradient that is not finite; CANCELLED) weights,
- *  optimiser and step are those of the last good step. result may be NULL. Errors: UNSUPPORTED for
- *  images without an encoder, views without a backbone; SHAPE; VALUE; ARGUMENT. */
+ *  optimiser and step are those of the last good step. result may be NULL.
+ *  With ranks: collective. Every rank gives its samples of one batch (of any count; `position` says
+ *  which), and all make the update of a process that had the whole batch, but for the rounding of
+ *  other orders of summation; loss and gradient_norm are the whole batch's. A failure of one rank
+ *  is every rank's, and its text names the rank. Options, bundle and steps must be the same.
+ *  Errors: UNSUPPORTED for images without an encoder, views without a backbone; SHAPE; VALUE;
+ *  ARGUMENT. */
 FEATINV_API featinv_status featinv_trainer_step(featinv_trainer_result *result,
                                                 featinv_trainer *trainer,
                                                 const featinv_trainer_batch *batch);
@@ -960,6 +992,15 @@ FEATINV_API featinv_status featinv_trainer_loss(featinv_trainer_result *result,
  *  any more leaves the trainer half changed. Errors: ARGUMENT after a step; UNSUPPORTED where a
  *  tensor is missing or of another shape; NOT_FOUND, BUNDLE, HASH, VERSION. */
 FEATINV_API featinv_status featinv_trainer_warm_start(featinv_trainer *trainer, const char *path);
+
+/** With ranks, after the weights were changed by resume or warm_start on rank 0. Collective: every
+ *  rank takes rank 0's weights, optimiser, average and step. Errors: ARGUMENT without ranks. */
+FEATINV_API featinv_status featinv_trainer_share(featinv_trainer *trainer);
+
+/** With ranks. Collective: fails on every rank unless the weights of all are the same bits, as they
+ *  are where all run on machines alike; a step does not check it. Errors: COMPUTE where they
+ *  differ; ARGUMENT without ranks. */
+FEATINV_API featinv_status featinv_trainer_compare(featinv_trainer *trainer);
 
 /** Updates done so far. */
 FEATINV_API int64_t featinv_trainer_steps(const featinv_trainer *trainer);

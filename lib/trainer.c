@@ -186,8 +186,8 @@ featinv_status featinv_trainer_create(featinv_trainer **out, featinv_session *se
         return fi_fail_memory(sizeof *trainer);
     trainer->session = session;
     trainer->options = o;
-    static featinv_status (*const steps[])(featinv_trainer *) = {find_prompts, load_net, start,
-                                                                 list_tensors};
+    static featinv_status (*const steps[])(featinv_trainer *) = {
+        find_prompts, load_net, start, list_tensors, fi_trainer_ranks_prepare};
     for (size_t i = 0; !status && i < sizeof steps / sizeof *steps; i++)
         status = steps[i](trainer);
     if (status) {
@@ -206,6 +206,7 @@ void featinv_trainer_destroy(featinv_trainer *trainer) {
         backend->trainer_destroy(trainer->state);
     if (trainer->net)
         backend->net_destroy(trainer->net);
+    free(trainer->exchange);
     free(trainer->tensors);
     free(trainer);
 }
@@ -243,12 +244,15 @@ static featinv_status run_part(featinv_trainer *trainer, const fi_trainer_inputs
     return FEATINV_OK;
 }
 
-/* All samples in `parts` parts; *loss is what is minimised. */
-static featinv_status run_parts(double *loss, featinv_trainer *trainer,
-                                const fi_trainer_inputs *inputs, bool backward) {
+/* All samples in `parts` parts; *loss is these samples' share of what is minimised, the mean over
+ * `total` samples. */
+static featinv_status run_parts(double *loss, featinv_trainer *trainer, fi_trainer_inputs *inputs,
+                                double total, bool backward) {
     int64_t parts = trainer->options.accumulation, size = (inputs->n + parts - 1) / parts;
     fi_progress progress = {.total = inputs->n + 1}; /* the update is a unit, too */
     featinv_status status = FEATINV_OK;
+    for (int64_t i = 0; i < inputs->n; i++)
+        inputs->weights[i] /= total;
     for (int64_t first = 0; !status && first < inputs->n; first += size) {
         int64_t n = inputs->n - first < size ? inputs->n - first : size;
         status = run_part(trainer, inputs, first, n, backward);
@@ -261,30 +265,38 @@ static featinv_status run_parts(double *loss, featinv_trainer *trainer,
     return status;
 }
 
-/* Clips and applies the gradients. */
-static featinv_status update(double *norm, double *rate, featinv_trainer *trainer) {
+/* Of all gradients together: rank 0's value on every rank, since clipping by another one would part
+ * the weights. */
+static featinv_status find_norm(double *norm, featinv_trainer *trainer) {
     const fi_backend *backend = trainer->session->backend;
-    const featinv_trainer_options *o = &trainer->options;
     int failed = backend->trainer_norm(trainer->state, norm);
-    if (failed)
-        return fi_backend_fail(backend, failed, "training");
-    if (!isfinite(*norm))
+    featinv_status status = failed ? fi_backend_fail(backend, failed, "training") : FEATINV_OK;
+    status = fi_ranks_agree(trainer->options.ranks, status);
+    if (!status)
+        status = fi_ranks_share(trainer->options.ranks, norm, sizeof *norm);
+    if (!status && !isfinite(*norm))
         return fi_fail(FEATINV_ERROR_COMPUTE, "step %lld: the gradient is not finite",
                        (long long)trainer->step + 1);
-    double factor = o->clip > 0.0 ? fmin(1.0, o->clip / (*norm + 1e-6)) : 1.0;
+    return status;
+}
+
+/* Clips and applies the gradients. */
+static featinv_status update(double *rate, featinv_trainer *trainer, double norm) {
+    const fi_backend *backend = trainer->session->backend;
+    const featinv_trainer_options *o = &trainer->options;
+    double factor = o->clip > 0.0 ? fmin(1.0, o->clip / (norm + 1e-6)) : 1.0;
     double decay = fmin(o->average, (double)(trainer->step + 1) / (double)(trainer->step + 10));
     *rate = rate_at(o, trainer->step);
-    failed = backend->trainer_update(trainer->state, *rate, factor, trainer->step + 1, decay);
+    int failed = backend->trainer_update(trainer->state, *rate, factor, trainer->step + 1, decay);
     if (failed)
         return fi_backend_fail(backend, failed, "training");
-    trainer->step++;
     return FEATINV_OK;
 }
 
 static featinv_status begin(featinv_trainer_batch *read, fi_net **net, featinv_trainer *trainer,
                             const featinv_trainer_batch *batch) {
-    if (!trainer || !batch)
-        return fi_fail(FEATINV_ERROR_ARGUMENT, "no %s", trainer ? "batch" : "trainer");
+    if (!batch)
+        return fi_fail(FEATINV_ERROR_ARGUMENT, "no batch");
     *read = (featinv_trainer_batch){.struct_size = sizeof *read};
     featinv_status status = fi_options_read(read, sizeof *read, batch);
     return status ? status : fi_session_begin(trainer->session, fi_trainer_inputs_need(read), net);
@@ -294,28 +306,60 @@ static featinv_status report(featinv_trainer_result *out, featinv_trainer_result
     return out ? fi_options_init(out, out->struct_size, &result, sizeof result) : FEATINV_OK;
 }
 
-featinv_status featinv_trainer_step(featinv_trainer_result *result, featinv_trainer *trainer,
-                                    const featinv_trainer_batch *batch) {
-    fi_trainer_inputs inputs;
-    featinv_trainer_batch given;
-    featinv_trainer_result r = {.struct_size = sizeof r};
+/* The samples of a step, and no gradient left of the one before. */
+static featinv_status prepare(fi_trainer_inputs *inputs, featinv_trainer_batch *given,
+                              featinv_trainer *trainer, const featinv_trainer_batch *batch) {
+    const fi_backend *backend = trainer->session->backend;
     fi_net *net = NULL;
-    featinv_status status = begin(&given, &net, trainer, batch);
+    featinv_status status = begin(given, &net, trainer, batch);
     if (status)
         return status;
     if (trainer->step >= MOST_STEPS)
         return fi_fail(FEATINV_ERROR_LIMIT, "%lld steps are done, and no more can be numbered",
                        (long long)trainer->step);
-    status = fi_trainer_inputs_make(&inputs, trainer, net, &given, (uint32_t)trainer->step, true);
-    if (!status) {
-        int failed = trainer->session->backend->trainer_clear(trainer->state);
-        if (failed)
-            status = fi_backend_fail(trainer->session->backend, failed, "training");
-    }
+    status = fi_trainer_inputs_make(inputs, trainer, net, given, (uint32_t)trainer->step, true);
+    if (status)
+        return status;
+    int failed = backend->trainer_clear(trainer->state);
+    return failed ? fi_backend_fail(backend, failed, "training") : FEATINV_OK;
+}
+
+/* Among several ranks each has prepared its own samples. A failure that one of them alone may meet
+ * is agreed on before the next exchange. */
+static featinv_status run_step(featinv_trainer_result *r, featinv_trainer *trainer,
+                               fi_trainer_inputs *inputs) {
+    featinv_ranks *ranks = trainer->options.ranks;
+    double total = (double)inputs->n;
+    featinv_status status = fi_ranks_sum_double(ranks, &total);
+    if (status)
+        return status;
+    status = run_parts(&r->loss, trainer, inputs, total, /*backward=*/true);
+    status = fi_ranks_agree(ranks, status);
     if (!status)
-        status = run_parts(&r.loss, trainer, &inputs, /*backward=*/true);
+        status = fi_ranks_sum_double(ranks, &r->loss);
     if (!status)
-        status = update(&r.gradient_norm, &r.rate, trainer);
+        status = fi_trainer_sum_gradients(trainer);
+    if (!status)
+        status = find_norm(&r->gradient_norm, trainer);
+    if (status)
+        return status;
+    status = fi_ranks_agree(ranks, update(&r->rate, trainer, r->gradient_norm));
+    if (!status)
+        trainer->step++;
+    return status;
+}
+
+featinv_status featinv_trainer_step(featinv_trainer_result *result, featinv_trainer *trainer,
+                                    const featinv_trainer_batch *batch) {
+    fi_trainer_inputs inputs = {0};
+    featinv_trainer_batch given;
+    featinv_trainer_result r = {.struct_size = sizeof r};
+    if (!trainer)
+        return fi_fail(FEATINV_ERROR_ARGUMENT, "no trainer");
+    featinv_status status = prepare(&inputs, &given, trainer, batch);
+    status = fi_ranks_agree(trainer->options.ranks, status);
+    if (!status)
+        status = run_step(&r, trainer, &inputs);
     if (!status && given.losses)
         memcpy(given.losses, inputs.losses, (size_t)inputs.n * sizeof *given.losses);
     r.step = trainer->step;
@@ -329,12 +373,14 @@ featinv_status featinv_trainer_loss(featinv_trainer_result *result, featinv_trai
     featinv_trainer_batch given;
     featinv_trainer_result r = {.struct_size = sizeof r};
     fi_net *net = NULL;
+    if (!trainer)
+        return fi_fail(FEATINV_ERROR_ARGUMENT, "no trainer");
     featinv_status status = begin(&given, &net, trainer, batch);
     if (status)
         return status;
     status = fi_trainer_inputs_make(&inputs, trainer, net, &given, FI_TRAINER_NO_STEP, false);
     if (!status)
-        status = run_parts(&r.loss, trainer, &inputs, /*backward=*/false);
+        status = run_parts(&r.loss, trainer, &inputs, (double)inputs.n, /*backward=*/false);
     if (!status && given.losses)
         memcpy(given.losses, inputs.losses, (size_t)inputs.n * sizeof *given.losses);
     r.step = trainer->step;

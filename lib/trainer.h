@@ -2,6 +2,7 @@
 #ifndef FI_TRAINER_H
 #define FI_TRAINER_H
 
+#include "ranks.h"
 #include "session.h"
 
 typedef struct fi_trained {
@@ -20,6 +21,9 @@ struct featinv_trainer {
     fi_trained *tensors;
     int64_t count;
     int64_t step; /* updates done */
+    /* among several processes: what passes between them; NULL in one alone */
+    float *exchange;
+    size_t capacity; /* values that fit, at least those of the largest tensor */
 };
 
 /* The samples of a step on the host, everything that was not given drawn; fields as in
@@ -29,7 +33,7 @@ typedef struct fi_trainer_inputs {
     float *latents, *noise, *maps, *contexts;
     int64_t *timesteps;
     double *signal, *sigma;
-    double *weights; /* of min-SNR, over n */
+    double *weights; /* of min-SNR; a step divides them by the samples of all ranks */
     double *losses;  /* room for n */
     int64_t context_rows, context_dim;
 } fi_trainer_inputs;
@@ -55,5 +59,10 @@ featinv_status fi_trainer_write(featinv_trainer *trainer, int32_t what, int64_t 
 int64_t fi_trainer_find(const featinv_trainer *trainer, const char *key);
 /* Values of the largest trained tensor. */
 size_t fi_trainer_largest(const featinv_trainer *trainer);
+
+/* The buffer, where there are ranks. Every gradient becomes its sum over them: collective, and
+ * nothing changes without ranks. */
+featinv_status fi_trainer_ranks_prepare(featinv_trainer *trainer);
+featinv_status fi_trainer_sum_gradients(featinv_trainer *trainer);
 
 #endif

@@ -268,7 +268,7 @@ static featinv_status read_timesteps(fi_trainer_inputs *in, const featinv_tensor
     return FEATINV_OK;
 }
 
-/* Coefficients and weight of each sample's timestep. */
+/* Coefficients and weight of each sample's timestep, the weight not yet divided by the batch. */
 static void weigh(fi_trainer_inputs *in, const featinv_trainer *trainer) {
     const featinv_model *model = trainer->session->model;
     bool v = strcmp(model->bundle->prediction, "v") == 0;
@@ -277,8 +277,7 @@ static void weigh(fi_trainer_inputs *in, const featinv_trainer *trainer) {
         double alpha = model->alphas[in->timesteps[i]], snr = alpha / (1.0 - alpha);
         in->signal[i] = sqrt(alpha);
         in->sigma[i] = sqrt(1.0 - alpha);
-        double weight = gamma > 0.0 ? fmin(snr, gamma) / (v ? snr + 1.0 : snr) : 1.0;
-        in->weights[i] = weight / (double)in->n;
+        in->weights[i] = gamma > 0.0 ? fmin(snr, gamma) / (v ? snr + 1.0 : snr) : 1.0;
     }
 }
 

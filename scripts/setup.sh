@@ -5,7 +5,8 @@ set -eu
 cd "$(dirname "$0")/.."
 
 packages="build-essential cmake ninja-build pkg-config python3 python3-venv
-libpng-dev libjpeg62-turbo-dev zlib1g-dev libjansson-dev libssl-dev libcmocka-dev"
+libpng-dev libjpeg62-turbo-dev zlib1g-dev libjansson-dev libssl-dev libcmocka-dev
+openmpi-bin libopenmpi-dev"
 
 missing=""
 for package in $packages; do

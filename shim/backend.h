@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define FI_BACKEND_ABI 3
+#define FI_BACKEND_ABI 4
 #define FI_BACKEND_ENTRY "fi_backend_table"
 
 enum { FI_DEVICE_CPU = 1, FI_DEVICE_CUDA = 2 }; /* as DLPack */
@@ -194,6 +194,8 @@ typedef struct fi_backend {
                           double average_decay);
     int (*trainer_clear)(fi_trainer *trainer); /* forgets the gradients */
     int (*trainer_read)(fi_trainer *trainer, int32_t what, int64_t index, float *values);
+    /* A gradient that is not there stays so: the loss does not reach that tensor, and the update
+     * leaves it alone. */
     int (*trainer_write)(fi_trainer *trainer, int32_t what, int64_t index, const float *values);
     void (*trainer_destroy)(fi_trainer *trainer);
 

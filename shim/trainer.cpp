@@ -271,10 +271,8 @@ int trainer_write(fi_trainer *trainer, std::int32_t what, std::int64_t index, co
     return training(trainer, [&] {
         const c10::AutoGradMode record(false);
         at::Tensor tensor = tensor_of(*trainer, what, index);
-        at::Tensor &value = trainer->values[static_cast<std::size_t>(index)];
-        if (!tensor.defined())
-            tensor = value.mutable_grad() = at::empty_like(value);
-        tensor.copy_(at::from_blob(const_cast<float *>(values), value.sizes(), at::kFloat));
+        if (tensor.defined())
+            tensor.copy_(at::from_blob(const_cast<float *>(values), tensor.sizes(), at::kFloat));
     });
 }
 

@@ -1,0 +1,560 @@
+"""`featinv evaluate`: the figures of the shipped bundle against NumPy, and how the work is dealt.
+
+Figures need the real backend and scenes; how parts are dealt, stopped and refused is tried on the
+fake one, where a run takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import COMMAND, ROOT, make_bundle
+
+sys.path.insert(0, str(ROOT / "models" / "recipe"))
+import scenes  # noqa: E402
+
+SCENES, JUDGE = ROOT / "models" / "scenes", ROOT / "models" / "judge"
+CLASSES = ["ball on water", "boat on sand", "tree on grass"]
+PER_CLASS, SCALES, WEIGHTS = 3, [3.0], [0.0, 0.5]
+IMAGES = len(CLASSES) * PER_CLASS
+DRAWN = ["controlnet", "class_prompt", "autoencoder"]
+KINDS = ["controlnet", "class_prompt", "shuffled", "same_class", "autoencoder"]
+FIGURES = ["cosine_median", "cosine_median_all", "cosine_centred", "cosine_pooled", "match_top1",
+           "match_top5", "frechet", "reference_cosine", "reference_centred", "reference_top1",
+           "gradient", "share"]
+REAL = {k: v for k, v in os.environ.items() if k != "FEATINV_BACKEND"} | {
+    "OMP_WAIT_POLICY": "passive"}
+
+
+def command(*args, expect=0, env=None) -> str:
+    """Runs the command on the real backend; its output."""
+    result = subprocess.run([str(COMMAND), *map(str, args)], capture_output=True, text=True,
+                            env=REAL | (env or {}), timeout=300)
+    assert result.returncode == expect, (args, result.returncode, result.stdout, result.stderr)
+    return result.stdout
+
+
+# ------------------------------------------------------------------ the shipped bundle
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Class folders of three scenes each, and two scenes of other classes as another kind."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    wanted, others, seed = {name: PER_CLASS for name in CLASSES}, 2, 1_700_000
+    while any(wanted.values()):
+        scene = scenes.draw_scene(seed)
+        seed += 1
+        if wanted.get(scene.name, 0):
+            wanted[scene.name] -= 1
+            place = folder / "data" / scene.name
+        elif others and scene.name not in wanted:
+            others -= 1
+            place = folder / "ood"
+        else:
+            continue
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scene.pixels).save(place / f"{seed}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pooled(data) -> Path:
+    """The shipped bundle as one that reads the mean of the map."""
+    folder = data / "pooled"
+    shutil.copytree(SCENES, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["features"]["pooled"] = True
+    manifest["name"] = "scenes-pooled"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def arguments(data: Path, pooled: Path) -> list:
+    return ["evaluate", "--data", data / "data", "-m", SCENES, "-m", pooled, "--fid-features",
+            JUDGE, "--ceiling", "--ood", data / "ood", "--per-class", PER_CLASS, "--steps", 3,
+            "--scales", "3", "--weights", "0,0.5", "--pictures", 100, "--bootstrap", 40,
+            "--batch", 4, "--threads", 1]
+
+
+@pytest.fixture(scope="module")
+def whole(data, pooled) -> Path:
+    """One run of everything."""
+    text = command(*arguments(data, pooled), "-o", data / "whole", "--json")
+    summary = json.loads(text)
+    assert summary["complete"] and summary["images"] == 9 and summary["seconds"] > 0
+    assert summary["parts"] == summary["parts_there"] == len(list((data / "whole/parts").iterdir()))
+    assert [r["kind"] for r in summary["rows"]] == 2 * KINDS
+    return data / "whole"
+
+
+@pytest.fixture(scope="module")
+def tables(whole) -> dict:
+    return json.loads((whole / "tables.json").read_text())
+
+
+def row_of(tables: dict, kind: str, model: int = 0) -> dict:
+    [row] = [r for r in tables["rows"] if r["kind"] == kind and r["model"] == model]
+    return row
+
+
+def value(row: dict, key: str) -> float:
+    return row[key]["value"]
+
+
+def test_every_table_is_there(tables):
+    assert tables["format"] == "featinv-evaluation" and tables["version"] == 1
+    s = tables["settings"]
+    assert (s["images"], s["classes"], s["per_class"], s["bootstrap"]) == (9, 3, 3, 40)
+    assert s["tables"] == ["1", "2", "3", "sweep", "mix", "ood"] and "seconds" not in s
+    assert [m["name"] for m in tables["models"]] == ["scenes", "scenes-pooled"]
+    assert [m["pooled"] for m in tables["models"]] == [False, True]
+    assert all(m["steps"] == 3 and m["reads_classes"] for m in tables["models"])
+    assert tables["frechet"] == {"features": "convnext", "dimension": 96}
+    assert [(r["table"], r["model"], r["kind"]) for r in tables["rows"]] == [
+        (1, 0, k) for k in KINDS] + [(3, 1, k) for k in KINDS]
+    assert [(c["condition"], c["evaluate"]) for c in tables["cross"]] == [
+        (0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [(r["model"], r["scale"], r["hint_scale"]) for r in tables["sweep"]] == [
+        (m, s, 1.0) for m in (0, 1) for s in SCALES]
+    assert [(r["model"], r["weight"], r["mode"]) for r in tables["mix"]] == [
+        (m, w, "lerp") for m in (0, 1) for w in WEIGHTS]
+    assert [r["model"] for r in tables["ood"]["rows"]] == [0, 1] and tables["ood"]["images"] == 2
+    assert tables["pooled_pairs"] == [{"spatial": 0, "pooled": 1}]
+    assert tables["problems"] == [] and len(tables["pictures"]) == 9
+
+
+def test_every_figure_has_its_interval(tables):
+    nothing = {"shuffled": {"frechet", "gradient", "share"},
+               "same_class": {"frechet", "gradient", "share"},
+               "class_prompt": {"share"}, "autoencoder": {"share"}, "controlnet": set()}
+    for row in tables["rows"]:
+        for key in FIGURES:
+            figure, where = row[key], (row["model"], row["kind"], key)
+            assert (figure is None) == (key in nothing[row["kind"]]), where
+            if figure is None:
+                continue
+            assert figure["low"] <= figure["high"], where
+            slack = 1e-12 if key != "frechet" else 10  # of 9 images with 96 features each
+            assert figure["low"] - slack <= figure["value"] <= figure["high"] + slack, where
+    wide = row_of(tables, "shuffled")["cosine_median"]
+    assert wide["high"] - wide["low"] > 0.005, "all resamples are alike"
+
+
+def test_floors_lie_below_the_ceiling(tables):
+    order = [value(row_of(tables, k), "cosine_centred")
+             for k in ("shuffled", "same_class", "controlnet", "autoencoder")]
+    assert order == sorted(order) and order[0] < 0.5 < order[2], order
+    reference = [value(row_of(tables, k), "reference_centred")
+                 for k in ("shuffled", "same_class", "autoencoder")]
+    assert reference == sorted(reference)
+    assert value(row_of(tables, "class_prompt"), "cosine_centred") < order[2]
+    spatial, pooled = row_of(tables, "controlnet"), row_of(tables, "controlnet", 1)
+    assert value(spatial, "cosine_centred") > value(pooled, "cosine_centred") + 0.1
+    share = (order[2] - order[1]) / (order[3] - order[1])
+    assert value(spatial, "share") == pytest.approx(share, abs=1e-12)
+    # the same base draws the same pictures from a prompt, and is drawn from but once
+    assert row_of(tables, "class_prompt") == row_of(tables, "class_prompt", 1) | {
+        "table": 1, "model": 0}
+
+
+def test_mixing_begins_at_the_first_image(tables):
+    for row in tables["mix"]:
+        assert row["pairs"] >= 2
+        if row["weight"] == 0.0:
+            assert row["cosine_mixed"] == row["cosine_a"]
+    first, half = tables["mix"][:2]  # of the spatial model
+    assert value(first, "cosine_b") < value(half, "cosine_b") < value(half, "cosine_mixed")
+    assert value(half, "cosine_a") < value(first, "cosine_a")
+
+
+# ------------------------------------------------------------------ against NumPy
+
+def extracted(bundle: Path, paths: list[Path], folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Maps (N, C, H, W) and logits (N, classes) of files, by `featinv extract`."""
+    out = folder / "maps.npz"
+    command("extract", *paths, "-m", bundle, "-o", out, "--threads", 1)
+    with np.load(out) as arrays:
+        return arrays["features"].astype(np.float64), arrays["logits"]
+
+
+@pytest.fixture(scope="module")
+def seen(data, whole, tables) -> dict:
+    """(bundle, kind) → maps and logits of the pictures, in their order; kind "input" too."""
+    files = {"input": [data / "data" / p["id"] for p in tables["pictures"]]}
+    for kind in DRAWN:
+        files[kind] = drawn_files(tables, whole, kind)
+        assert len(files[kind]) == len(files["input"]) == IMAGES
+    out = {}
+    for bundle in (SCENES, JUDGE):
+        maps, logits = extracted(bundle, sum(files.values(), []), data)
+        for i, kind in enumerate(files):
+            part = slice(i * IMAGES, (i + 1) * IMAGES)
+            out[bundle, kind] = maps[part], logits[part]
+    return out
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(N, positions)"""
+    dot = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    return dot.reshape(len(a), -1)
+
+
+def luminance_gradient(path: Path) -> float:
+    grey = np.asarray(Image.open(path).convert("RGB"), np.float64) @ [0.299, 0.587, 0.114]
+    dx, dy = grey[:-1, 1:] - grey[:-1, :-1], grey[1:, :-1] - grey[:-1, :-1]
+    return np.hypot(dx, dy).mean()
+
+
+def drawn_files(tables: dict, whole: Path, what: str) -> list[Path]:
+    return [whole / item["image"] for p in tables["pictures"] for item in p["items"]
+            if item["model"] == 0 and item["what"] == what]
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_figures_are_those_of_the_files(data, whole, tables, seen, tmp_path, kind):
+    inputs = [data / "data" / p["id"] for p in tables["pictures"]]
+    drawn, row = drawn_files(tables, whole, kind), row_of(tables, kind)
+    (a, logits_a), (b, logits_b) = seen[SCENES, "input"], seen[SCENES, kind]
+    mean = np.load(SCENES / "features.npz")["mean"].astype(np.float64)[None, :, None, None]
+    plain, centred = cosines(a, b), cosines(a - mean, b - mean)
+    top = np.argsort(-logits_b, 1, kind="stable")
+    best = logits_a.argmax(1)
+    expected = {"cosine_median": np.median(plain, 1).mean(),
+                "cosine_median_all": np.median(plain),
+                "cosine_centred": np.median(centred, 1).mean(),
+                "cosine_pooled": cosines(a.mean((2, 3)), b.mean((2, 3))).mean(),
+                "match_top1": (top[:, 0] == best).mean(),
+                "match_top5": (top[:, :5] == best[:, None]).any(1).mean()}
+    (judge_a, judge_logits), (judge_b, judge_seen) = seen[JUDGE, "input"], seen[JUDGE, kind]
+    expected["reference_cosine"] = np.median(cosines(judge_a, judge_b), 1).mean()
+    expected["reference_top1"] = (judge_logits.argmax(1) == judge_seen.argmax(1)).mean()
+    expected["gradient"] = (sum(map(luminance_gradient, drawn))
+                            / sum(map(luminance_gradient, inputs)))
+    for key, wanted in expected.items():
+        assert value(row, key) == pytest.approx(wanted, abs=2e-5), key
+    for i, maps in enumerate((judge_a, judge_b)):
+        np.save(tmp_path / f"{i}.npy", maps.astype(np.float32))
+    distance = json.loads(command("metrics", "fid", tmp_path / "0.npy", tmp_path / "1.npy",
+                                  "--json"))["value"]
+    assert value(row, "frechet") == pytest.approx(distance, rel=1e-4)
+    shown = [item["cosine"] for p in tables["pictures"] for item in p["items"]
+             if item["model"] == 0 and item["what"] == kind]
+    assert shown == pytest.approx(np.median(plain, 1), abs=2e-5)
+
+
+def test_floors_are_pairs_of_the_images(tables, seen):
+    """Shuffled: each with the next one of the list. Same class: one of the same class."""
+    maps, _ = seen[SCENES, "input"]
+    shuffled = np.median(cosines(maps, np.roll(maps, -1, 0)), 1).mean()
+    assert value(row_of(tables, "shuffled"), "cosine_median") == pytest.approx(shuffled, abs=2e-5)
+    classes = [p["class"] for p in tables["pictures"]]
+    assert classes == [Path(p["id"]).parent.name for p in tables["pictures"]]
+    low = high = 0.0
+    for i in range(IMAGES):  # all images of a class are among them here
+        others = [j for j in range(IMAGES) if j != i and classes[j] == classes[i]]
+        each = np.median(cosines(np.repeat(maps[i:i + 1], len(others), 0), maps[others]), 1)
+        low, high = low + each.min() / IMAGES, high + each.max() / IMAGES
+    assert low - 1e-5 <= value(row_of(tables, "same_class"), "cosine_median") <= high + 1e-5
+
+
+def noise_seed(name: str, seed: int) -> int:
+    """FNV-1a of the relative path through SplitMix64's finaliser, added to the seed."""
+    mask = 2**64 - 1
+    h = 0xcbf29ce484222325
+    for byte in name.encode():
+        h = (h ^ byte) * 0x100000001b3 & mask
+    h = (h ^ h >> 30) * 0xbf58476d1ce4e5b9 & mask
+    h = (h ^ h >> 27) * 0x94d049bb133111eb & mask
+    return (seed + (h ^ h >> 31)) & mask
+
+
+def test_pictures_are_what_reconstruct_draws(tmp_path):
+    """Of a photo that is no square: the same pictures and the same original, bit for bit."""
+    photo = tmp_path / "data" / "boat on sand" / "photo.png"
+    photo.parent.mkdir(parents=True)
+    rng = np.random.default_rng(5)
+    pixels = Image.fromarray(rng.integers(0, 256, (5, 8, 3), np.uint8)).resize((173, 91))
+    pixels.save(photo)
+    shared = ["-m", SCENES, "--steps", 3, "--threads", 1, "--batch", 1]
+    command("evaluate", "--data", tmp_path / "data", *shared, "--tables", "1,sweep", "--scales", 3,
+            "--seed", 7, "-o", tmp_path / "evaluation")
+    made = tmp_path / "evaluation" / "pictures"
+    seed = ["--seed", noise_seed("boat on sand/photo.png", 7)]
+    prompt = ["--scale", 3, "--hint-scale", 1]
+    for name, options in (("drawn", []), ("scale3", prompt), ("class", [
+            *prompt, "--strength", 0, "--context", "class:boat on sand"])):
+        out = tmp_path / name
+        command("reconstruct", photo, *shared, *seed, *options, "-o", out)
+        for mine, theirs in ((f"0000-{name}-m0", "photo-0"), ("0000-original", "photo-original")):
+            assert np.array_equal(Image.open(made / f"{mine}.png"),
+                                  Image.open(out / f"{theirs}.png")), (name, mine)
+    tables = json.loads((tmp_path / "evaluation" / "tables.json").read_text())
+    assert row_of(tables, "controlnet")["frechet"] is None, "one image has no covariance"
+    assert row_of(tables, "shuffled")["cosine_median"] is None
+    assert row_of(tables, "same_class")["cosine_median"] is None
+    assert tables["cross"] == [] and tables["settings"]["tables"] == ["1", "sweep"]
+
+
+def test_the_ceiling_is_a_round_trip(data, whole, tables):
+    """The autoencoder's pictures are the originals within a few levels, but not the same."""
+    for p, drawn in zip(tables["pictures"], drawn_files(tables, whole, "autoencoder")):
+        a = np.asarray(Image.open(data / "data" / p["id"]), np.float64)
+        difference = np.abs(a - np.asarray(Image.open(drawn))).mean()
+        assert 0.1 < difference < 10, (p["id"], difference)
+
+
+def test_shards_make_the_same_tables(data, tmp_path):
+    """On the real backend: three shards into one folder, the last one first."""
+    shared = ["evaluate", "--data", data / "data", "-m", SCENES, "--fid-features", JUDGE,
+              "--ceiling", "--per-class", 2, "--steps", 2, "--batch", 2, "--threads", 1,
+              "--tables", 1]
+    command(*shared, "-o", tmp_path / "whole")
+    for i in (2, 0, 1):
+        text = command(*shared, "-o", tmp_path / "shards", "--shard", f"{i}/3")
+        assert ("of 3:" in text) == (i != 1), text
+    for name in ("tables.json", "tables.md", "index.html"):
+        assert ((tmp_path / "shards" / name).read_bytes()
+                == (tmp_path / "whole" / name).read_bytes()), name
+
+
+# ------------------------------------------------------------------ the fake backend
+
+@pytest.fixture
+def folders(tmp_path) -> Path:
+    """Three classes of grey pictures, and a loose one that has no class."""
+    root = tmp_path / "data"
+    for c in range(3):
+        (root / f"class {c}" / "deeper").mkdir(parents=True)
+        for i in range(5):
+            grey = np.random.default_rng(10 * c + i).integers(0, 256, (9 - i, 7 + c, 3), np.uint8)
+            place = root / f"class {c}" / ("deeper" if i == 4 else ".") / f"{i}.png"
+            Image.fromarray(grey).save(place)
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(root / "loose.png")
+    return root
+
+
+@pytest.fixture
+def shared(bundle, folders) -> list:
+    return ["evaluate", "--data", folders, "-m", bundle, "--ceiling", "--per-class", 4, "--scales",
+            "1,2.5", "--weights", "0.5", "--bootstrap", 20, "--batch", 3]
+
+
+def read(folder: Path) -> dict:
+    return json.loads((folder / "tables.json").read_text())
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5])
+def test_shards_are_the_whole(featinv, shared, tmp_path, shards):
+    featinv(*shared, "-o", tmp_path / "whole")
+    for i in reversed(range(shards)):
+        result = featinv(*shared, "-o", tmp_path / "parts", "--shard", f"{i}/{shards}")
+        assert ("parts are there" in result.out) == (i > 0)
+    assert ((tmp_path / "parts" / "tables.json").read_bytes()
+            == (tmp_path / "whole" / "tables.json").read_bytes())
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "parts" / "parts").iterdir()}
+    featinv(*shared, "-o", tmp_path / "parts", "--shard", f"0/{shards}")  # again: nothing to do
+    assert before == {p.name: p.stat().st_mtime_ns
+                      for p in (tmp_path / "parts" / "parts").iterdir()}
+
+
+def test_chosen_images_depend_on_seed_and_path_alone(featinv, bundle, folders, tmp_path):
+    chosen = []
+    for i, seed in enumerate((1, 1, 2)):
+        if i == 1:  # elsewhere, with another image beside them
+            shutil.move(folders, tmp_path / "moved")
+            folders = tmp_path / "moved"
+        out = tmp_path / f"out{i}"
+        featinv("evaluate", "--data", folders, "-m", bundle, "--per-class", 2, "--tables", 1,
+                "--seed", seed, "-o", out, "--pictures", 99)
+        chosen.append([p["id"] for p in read(out)["pictures"]])
+    assert chosen[0] == chosen[1] != chosen[2]
+    for ids in chosen:
+        assert sorted(i.split("/")[0] for i in ids) == [f"class {c}" for c in (0, 0, 1, 1, 2, 2)]
+        assert ids != sorted(ids), "in the order of the names"
+
+
+def test_labels_file(featinv, bundle, folders, tmp_path):
+    """The same classes by labels.json: the same figures."""
+    featinv("evaluate", "--data", folders, "-m", bundle, "--tables", 1, "-o", tmp_path / "a")
+    labels = {str(p.relative_to(folders)): {"class": p.relative_to(folders).parts[0]}
+              for p in sorted(folders.rglob("*.png")) if p.name != "loose.png"}
+    (folders / "labels.json").write_text(json.dumps(labels))
+    featinv("evaluate", "--data", folders, "-m", bundle, "--tables", 1, "-o", tmp_path / "b")
+    assert read(tmp_path / "a")["rows"] == read(tmp_path / "b")["rows"]
+    for text in ("[]", "{", '{"a.png": {}}', "{}"):
+        (folders / "labels.json").write_text(text)
+        result = featinv("evaluate", "--data", folders, "-m", bundle, "-o", tmp_path / "c",
+                         expect=3)
+        assert "labels.json" in result.err and not (tmp_path / "c").exists()
+
+
+def start(environment, *args, delay=0.0) -> subprocess.Popen:
+    return subprocess.Popen([str(COMMAND), *map(str, args)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, env=dict(environment, FAKE_DELAY=str(delay)))
+
+
+def part_count(folder: Path) -> int:
+    return len(list((folder / "parts").glob("[!.]*"))) if (folder / "parts").exists() else 0
+
+
+def wait_for(condition, process) -> None:
+    end = time.monotonic() + 20
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_and_resumed_is_the_whole(featinv, environment, shared, tmp_path, sent):
+    featinv(*shared, "-o", tmp_path / "whole")
+    out, stops = tmp_path / "out", 0
+    for _ in range(60):
+        before = part_count(out)
+        process = start(environment, *shared, "-o", out, "--resume", delay=0.003)
+        wait_for(lambda: part_count(out) > before + 4, process)
+        process.send_signal(sent)
+        _, err = process.communicate(timeout=20)
+        if process.returncode == 0:
+            break
+        stops += 1
+        assert part_count(out) >= before, "work is lost"
+        if sent == signal.SIGINT:
+            assert process.returncode == 130 and b"parts; --resume goes on" in err, err
+            assert not list((out / "parts").glob(".*"))
+        for path in (out / "parts").glob("[!.]*"):
+            with np.load(path) as arrays:
+                assert all(arrays[k] is not None for k in arrays.files)
+    assert stops >= 2 and process.returncode == 0
+    assert (out / "tables.json").read_bytes() == (tmp_path / "whole/tables.json").read_bytes()
+
+
+def test_a_run_begins_anew_and_a_resume_does_not(featinv, shared, tmp_path):
+    out = tmp_path / "out"
+    featinv(*shared, "-o", out)
+    first = (out / "tables.json").read_bytes()
+    parts = sorted((out / "parts").iterdir())
+    stamps = [p.stat().st_mtime_ns for p in parts]
+    parts[3].unlink()
+    featinv(*shared, "-o", out, "--resume")
+    after = [p.stat().st_mtime_ns for p in parts]
+    assert [a == b for a, b in zip(stamps, after)] == [i != 3 for i in range(len(parts))]
+    featinv(*shared, "-o", out)  # all of it again
+    assert all(p.stat().st_mtime_ns > t for p, t in zip(parts, after))
+    assert (out / "tables.json").read_bytes() == first
+    featinv(*shared, "-o", out, "--seed", 3, "--tables", "1")  # what was there is no part of it
+    assert part_count(out) < len(parts) and (out / "tables.json").read_bytes() != first
+
+
+@pytest.mark.parametrize("change, named", [
+    (["--seed", 5], "seed"), (["--steps", 7], "steps"), (["--bootstrap", 30], "bootstrap"),
+    (["--tables", "1,sweep"], "tables"), (["--scales", "1"], "scales"),
+    (["--per-class", 2], "per_class"), (["--batch", 2], "batch"), (["--threads", 3], "threads")])
+def test_other_settings_are_refused(featinv, shared, tmp_path, change, named):
+    out = tmp_path / "out"
+    featinv(*shared, "-o", out)
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    for how in (["--resume"], ["--shard", "0/2"]):
+        result = featinv(*shared, *change, "-o", out, *how, expect=2)
+        assert f"other settings: {named}" in result.err and len(result.err.splitlines()) == 1
+    assert before == {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("extra, code, said", [
+    (["--tables", "4"], 2, '"4" is none of 1, 2, 3, sweep, mix, ood'),
+    (["--tables", "1,"], 2, '"" is none of'),
+    (["--tables", "ood"], 2, "ood needs --ood"),
+    (["--tables", "1", "--ood", "."], 2, "none of --tables 1"),
+    (["--tables", "3"], 2, "nothing to do"),
+    (["--shard", "2/2"], 2, "I/N"),
+    (["--weights", "0,2"], 2, "from 0 to 1"),
+    (["--scales", "1,x"], 2, "--scales"),
+    (["--scales", "1,2,1"], 2, "1 is given twice"),
+    (["--per-class", "0"], 2, "--per-class"),
+    (["--seed", str(2**63)], 2, "--seed"),
+    (["--steps", "1000"], 2, "--steps"),
+    (["--fid-features", "none"], 4, "none"),
+    (["more"], 2, "takes no argument"),
+    (["--ood", "/none"], 3, "no such folder")])
+def test_refusals(featinv, shared, tmp_path, extra, code, said):
+    result = featinv(*shared, "-o", tmp_path / "out", *extra, expect=code)
+    assert said in result.err and len(result.err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_without_classes(featinv, bundle, photos, tmp_path):
+    out = tmp_path / "out"
+    for data, said in ((photos[0].parent, "no class folders"), (tmp_path / "none", "no such"),
+                       (photos[0], "is no folder")):
+        result = featinv("evaluate", "--data", data, "-m", bundle, "-o", out, expect=3)
+        assert said in result.err and not out.exists()
+    featinv("evaluate", "-m", bundle, "-o", out, expect=2)
+    featinv("evaluate", "--data", tmp_path, "-m", bundle, expect=2)
+
+
+def test_bundles_that_cannot_be_evaluated(featinv, folders, tmp_path):
+    for i, kind in enumerate(({"backbone": False}, {"generator": False})):
+        bundle = make_bundle(tmp_path / f"b{i}", **kind)
+        result = featinv("evaluate", "--data", folders, "-m", bundle, "-o", tmp_path / "out",
+                         expect=1)
+        assert "this bundle has no" in result.err
+    featinv("evaluate", "--data", folders, *(["-m", bundle] * 17), "-o", tmp_path / "out",
+            expect=2)
+
+
+def test_a_corrupt_picture(featinv, shared, folders, tmp_path):
+    """It is left out everywhere, named once, and the tables are those without it."""
+    bad = folders / "class 1" / "2.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    for how in ([], ["--shard", "1/2"], ["--shard", "0/2"]):
+        out = tmp_path / ("shards" if how else "out")
+        result = featinv(*shared, "--per-class", 5, "-o", out, *how, expect=3)
+        assert result.err.count(str(bad)) <= 1
+        assert "Traceback" not in result.err
+    tables = read(tmp_path / "out")
+    assert (tmp_path / "out/tables.json").read_bytes() == (
+        tmp_path / "shards/tables.json").read_bytes()
+    assert [p["input"] for p in tables["problems"]] == [str(bad)]
+    assert all(np.isfinite(value(r, "cosine_median")) for r in tables["rows"])
+    assert "class 1/2.png" not in [p["id"] for p in tables["pictures"]]
+    bad.unlink()
+    featinv(*shared, "--per-class", 5, "-o", tmp_path / "without")
+    for key in ("cosine_median", "match_top1", "frechet", "gradient"):
+        assert value(row_of(tables, "controlnet"), key) == pytest.approx(
+            value(row_of(read(tmp_path / "without"), "controlnet"), key), rel=1e-6), key
+
+
+def limited(size):
+    """No file may grow beyond size: writing fails in the middle, as on a full disk."""
+    import resource
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@pytest.mark.parametrize("size", [0, 300, 1500, 5000])
+def test_a_full_disk(featinv, shared, tmp_path, size):
+    """At the settings, at a part, at tables.json, at the page."""
+    out = tmp_path / "out"
+    result = featinv(*shared, "-o", out, expect=1, preexec_fn=limited(size))
+    assert "cannot be written" in result.err and len(result.err.splitlines()) == 1
+    assert not [p for p in out.rglob(".featinv*")], "a temporary file is left"
+    featinv(*shared, "-o", out, "--resume")
+    featinv(*shared, "-o", tmp_path / "whole")
+    assert (out / "tables.json").read_bytes() == (tmp_path / "whole/tables.json").read_bytes()
+
+
+def test_the_output_is_none_of_the_images(featinv, shared, folders):
+    """-o below --data: neither its pictures nor its folder become a class."""
+    for _ in range(2):
+        featinv(*shared, "-o", folders / "evaluation")
+        tables = read(folders / "evaluation")
+        assert tables["settings"]["classes"] == 3 and tables["settings"]["images"] == 12
