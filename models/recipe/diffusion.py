@@ -1,4 +1,4 @@
-"""Training of the diffusion base and of the ControlNet on it, and sampling to look at them."""
+"""Training of the diffusion base, and sampling in PyTorch to look at it and at ControlNets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from backbones import ARITY
 from data import CODES, VALUES
 from loop import Draw, Plan, fit
-from nets import CONTEXT, ControlNet, UNet, base, control
+from nets import CONTEXT, ControlNet, UNet, base
 from scenes import CLASSES, GROUNDS
 from torch import Tensor, nn
 
@@ -106,11 +106,11 @@ def alphas_bar() -> Tensor:
 ALPHAS = alphas_bar()
 
 
-def noised(z: Tensor, g: torch.Generator, power: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents to x_t, t and the v target; t stratified over the batch, power < 1 favours late t."""
+def noised(z: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents to x_t, t and the v target; t stratified over the batch."""
     n = len(z)
     u = (torch.randperm(n, generator=g) + torch.rand(n, generator=g)) / n
-    t = (u**power * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)
+    t = (u * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)
     a = ALPHAS[t].view(-1, 1, 1, 1)
     noise = torch.randn(z.shape, generator=g)
     return a.sqrt() * z + (1 - a).sqrt() * noise, t, a.sqrt() * noise - (1 - a).sqrt() * z
@@ -170,46 +170,6 @@ def train_base(train: Latents, valid: Latents, folder: Path, plan: Plan,
     return fit(plan, model, loss_of, len(train), folder, check, check_every=500)
 
 
-class Controlled(nn.Module):
-    """A ControlNet on a frozen base."""
-
-    def __init__(self, prompted: Prompted) -> None:
-        super().__init__()
-        self.unet = prompted.unet.requires_grad_(False)
-        self.control = control(prompted.unet)
-        contexts = prompted.prompts.contexts()
-        self.register_buffer("default", torch.from_numpy(contexts["default"]), persistent=False)
-        self.register_buffer("empty", torch.from_numpy(contexts["empty"]), persistent=False)
-
-    def forward(self, x: Tensor, t: Tensor, context: Tensor, maps: Tensor) -> Tensor:
-        """x_t, t, contexts and maps to v."""
-        return self.unet(x, t, context, self.control(x, t, context, maps))
-
-
-def train_control(model: Controlled, train: Latents, valid: Latents, folder: Path, plan: Plan,
-                  compiled: bool = True) -> Controlled:
-    """Train the ControlNet; hint and prompt are dropped independently with probability 0.1."""
-    model.to(memory_format=torch.channels_last)
-    run: Callable[..., Tensor] = torch.compile(model) if compiled else model
-
-    def loss_of(draw: Draw) -> tuple[Tensor, dict[str, float]]:
-        rows, g = draw.rows, draw.generator
-        n = len(rows)
-        x, t, v = noised(train.z[rows], g, 0.8)
-        blank = (torch.rand(n, generator=g) < 0.1).view(-1, 1, 1)
-        heard = (torch.rand(n, generator=g) >= 0.1).view(-1, 1, 1, 1)
-        maps = train.maps[rows].float() * heard
-        context = torch.where(blank, model.empty, model.default)
-        out = run(x.contiguous(memory_format=torch.channels_last), t, context,
-                  maps.contiguous(memory_format=torch.channels_last))
-        return F.mse_loss(out, v), {}
-
-    def check(best: nn.Module) -> dict[str, float]:
-        return loss_pair(best, valid, 512)
-
-    return fit(plan, model, loss_of, len(train), folder, check, check_every=500)
-
-
 @torch.no_grad()
 def loss_of_maps(unet: UNet, net: ControlNet, z: Tensor, maps: Tensor, context: Tensor,
                  seed: int = 6, batch: int = 128) -> float:
@@ -222,13 +182,6 @@ def loss_of_maps(unet: UNet, net: ControlNet, z: Tensor, maps: Tensor, context: 
         out = unet(x[s], t[s], prompt[s], net(x[s], t[s], prompt[s], maps[s].float()))
         total += float((out - v[s]).pow(2).mean((1, 2, 3)).sum())
     return total / len(z)
-
-
-def loss_pair(model: Controlled, data: Latents, n: int) -> dict[str, float]:
-    """Loss with the right maps, with another image's, and their ratio; same times and noise."""
-    right, other = (loss_of_maps(model.unet, model.control, data.z[:n], maps, model.default)
-                    for maps in (data.maps[:n], data.maps[:n].roll(1, 0)))
-    return {"right": round(right, 5), "shuffled": round(other, 5), "ratio": round(other / right, 4)}
 
 
 @torch.no_grad()

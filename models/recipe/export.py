@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write models/scenes and models/judge from the checkpoints, whatever their state.
+"""Write models/judge, and what models/scenes is trained from, from the checkpoints.
 
     python models/recipe/export.py [--folder build/recipe] [-o models] [--steps 20]
     python models/recipe/export.py --only features    # features.npz of the bundles that are there
@@ -17,11 +17,11 @@ import torch
 from autoencode import standardise_by
 from backbones import maps_of
 from data import TRAIN_COUNT, TRAIN_SEED, Scenes, cached_set
-from diffusion import BETA_END, BETA_START, TIMESTEPS, Controlled, Prompted
+from diffusion import BETA_END, BETA_START, TIMESTEPS, Prompted
 from scenes import CLASSES, LIGHTS, OBJECTS, SKIES
 from train import PLANS, average_of, load_backbone
 
-from featinv.export import (Defaults, Diffusion, FeatureStatistics, add_files, backbone,
+from featinv.export import (Defaults, Diffusion, FeatureStatistics, backbone,
                             feature_statistics, update_features, write_bundle)
 
 JUDGE_CLASSES = tuple(f"{o}, light from the {side}, {s} sky"
@@ -70,30 +70,8 @@ def judge_features(folder: Path, train: Scenes) -> FeatureStatistics:
     return feature_statistics(maps_of(judge, train.images[:2000])[0])
 
 
-def concept_files(bundle: Path) -> tuple[str | None, dict[str, bytes]]:
-    """The hash of a bundle's backbone, and the concept sets in its feature space, by name."""
-    if not (bundle / "manifest.json").is_file():
-        return None, {}
-    files = json.loads((bundle / "manifest.json").read_bytes())["files"]
-    kept = {n: (bundle / n).read_bytes() for n in files if n.startswith("concepts/")}
-    return files.get("backbone.safetensors", {}).get("sha256"), kept
-
-
-def keep_concepts(bundle: Path, before: tuple[str | None, dict[str, bytes]]) -> None:
-    """Puts the concept sets of the replaced bundle back, if its feature space is the same."""
-    space, kept = before
-    if not kept:
-        print(f"{bundle}: without concept sets: models/recipe/concepts.py makes them")
-    elif concept_files(bundle)[0] == space:
-        add_files(bundle, kept)
-        print(f"{bundle}: the same backbone, so its {len(kept)} concept sets stay")
-    else:
-        print(f"{bundle}: another backbone, so its {len(kept)} concept sets are gone: "
-              "models/recipe/concepts.py makes new ones")
-
-
 def main() -> None:
-    """Export both bundles."""
+    """Export both."""
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ap.add_argument("--folder", type=Path, default=Path("build/recipe"))
     ap.add_argument("-o", "--out", type=Path, default=Path("models"))
@@ -114,18 +92,13 @@ def main() -> None:
 
     prompted = average_of(Prompted(), args.folder, "base")
     contexts = prompted.prompts.contexts()
-    controlled = Controlled(prompted)
-    for stage in ("polish", "control"):
-        if (args.folder / f"{stage}.pt").exists():
-            average_of(controlled, args.folder, stage)
-            break
     autoencoder, scale = load_autoencoder(args.folder)
-    concepts = concept_files(args.out / "scenes")
     write_bundle(
-        args.out / "scenes", name="scenes",
+        args.folder / "start" / "scenes", name="scenes",
         backbone=backbone(plain(load_backbone(args.folder, "classifier")), "layer4",
                           classes=CLASSES, name="resnet", **image),
-        unet=plain(controlled.unet), control=plain(controlled.control), autoencoder=autoencoder,
+        unet=plain(prompted.unet), control=plain(nets.control(prompted.unet)),
+        autoencoder=autoencoder,
         diffusion=Diffusion(latent=nets.LATENT, image=(3, 64, 64), latent_scale=scale,
                             prediction="v", timesteps=TIMESTEPS, beta_start=BETA_START,
                             beta_end=BETA_END),
@@ -133,7 +106,6 @@ def main() -> None:
         contexts=contexts,
         features=scenes_features(args.folder), dtype="fp16", force=True, provenance=provenance,
         report=print)
-    keep_concepts(args.out / "scenes", concepts)
     if (args.folder / "judge.pt").exists():
         judge = plain(load_backbone(args.folder, "judge"))
         write_bundle(
@@ -141,9 +113,6 @@ def main() -> None:
             backbone=backbone(judge, "stages", classes=JUDGE_CLASSES, name="convnext", **image),
             features=judge_features(args.folder, train), dtype="fp16", force=True,
             provenance=provenance, report=print)
-    for bundle in ("scenes", "judge"):
-        size = sum(f.stat().st_size for f in (args.out / bundle).rglob("*") if f.is_file())
-        print(f"{bundle}: {size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train the reference bundle, stage by stage; every stage resumes where it was cut off.
+"""Train all networks but the ControlNets, stage by stage; a stage goes on where it was cut off.
 
     python models/recipe/train.py --stage all
     python models/recipe/train.py --stage autoencoder --threads 1
@@ -16,18 +16,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import nets
 import torch
 from data import TRAIN_COUNT, TRAIN_SEED, VALID_COUNT, VALID_SEED, Scenes, cached_set
-from diffusion import Controlled, Latents, Prompted, train_base, train_control
+from diffusion import Latents, train_base
 from loop import Plan, write_atomically
 
-STAGES = ("data", "classifier", "autoencoder", "prepare", "decoder", "judge", "base", "control",
-          "polish", "direct", "convnext", "swin")
-GENERATOR_COUNT = 30_000  # scenes that base and ControlNet see: the first of the training set
+STAGES = ("data", "classifier", "autoencoder", "prepare", "decoder", "judge", "base", "direct",
+          "convnext", "swin")
+GENERATOR_COUNT = 30_000  # scenes that base and ControlNets see: the first of the training set
 PLANS = {
     "classifier": Plan("classifier", steps=2000, batch=64, lr=2e-3, decay=0.05, ema=0.998),
     "judge": Plan("judge", steps=1500, batch=64, lr=1.5e-3, decay=0.05, ema=0.998, seed=2),
     # The classifier's task for two other families of backbones.
-    "convnext": Plan("convnext", steps=2500, batch=64, lr=2e-3, decay=0.05, ema=0.998, seed=9),
-    "swin": Plan("swin", steps=2500, batch=64, lr=1e-3, decay=0.05, ema=0.998, seed=10),
+    "convnext": Plan("convnext", steps=1200, batch=64, lr=2e-3, decay=0.05, ema=0.998, seed=9),
+    "swin": Plan("swin", steps=1200, batch=64, lr=1e-3, decay=0.05, ema=0.998, seed=10),
     # The encoder is frozen three quarters through the schedule, so that the base can start; the
     # decoder goes on alone.
     "autoencoder": Plan("autoencoder", steps=3200, batch=8, lr=2e-3, decay=0.0, ema=0.998, seed=3,
@@ -35,9 +35,6 @@ PLANS = {
     "decoder": Plan("decoder", steps=900, batch=8, lr=8e-4, decay=0.0, ema=0.995, seed=4,
                     warmup=20),
     "base": Plan("base", steps=5500, batch=32, lr=1.5e-3, ema=0.999, seed=5, warmup=200),
-    "control": Plan("control", steps=4600, batch=32, lr=1.5e-3, ema=0.999, seed=6, warmup=100),
-    # A second cycle of the learning rate, from the first one's averaged weights.
-    "polish": Plan("polish", steps=9500, batch=32, lr=1.2e-3, ema=0.9995, seed=8, warmup=100),
     "direct": Plan("direct", steps=900, batch=64, lr=1.5e-3, ema=0.995, seed=7, warmup=100),
 }
 
@@ -48,14 +45,9 @@ def sets(folder: Path) -> tuple[Scenes, Scenes]:
             cached_set(folder, VALID_SEED, VALID_COUNT))
 
 
-def load_average(model: torch.nn.Module, folder: Path, stage: str) -> None:
-    """A stage's averaged weights, from its checkpoint, whether it is finished or not."""
-    model.load_state_dict(torch.load(folder / f"{stage}.pt", weights_only=True)["average"])
-
-
 def average_of(model: torch.nn.Module, folder: Path, stage: str) -> torch.nn.Module:
-    """The same, frozen, for use."""
-    load_average(model, folder, stage)
+    """A stage's averaged weights, from its checkpoint, whether it is finished or not; frozen."""
+    model.load_state_dict(torch.load(folder / f"{stage}.pt", weights_only=True)["average"])
     return model.eval().requires_grad_(False)
 
 
@@ -118,12 +110,6 @@ def run(stage: str, folder: Path) -> None:
         prepare(train, valid, folder)
     elif stage == "base":
         train_base(*latents(folder, train, valid, False), folder, PLANS["base"])
-    elif stage in ("control", "polish"):
-        torch.manual_seed(PLANS[stage].seed)
-        model = Controlled(average_of(Prompted(), folder, "base"))
-        if stage == "polish":
-            load_average(model, folder, "control")
-        train_control(model, *latents(folder, train, valid, True), folder, PLANS[stage])
     elif stage == "direct":  # for comparison only
         from direct import train_direct
 
