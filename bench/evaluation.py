@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""docs/results.md: the paper's tables for all bundles on the scenes bench, by `featinv evaluate` alone.
+"""docs/results.md: the paper's tables of all bundles on the scenes, by `featinv evaluate` alone.
 
-    bench/evaluation.py [--per-class 5] [--bundles models/scenes,...] [--threads 2] [-o build/evaluation]
+    bench/evaluation.py [--per-class 3] [--bundles models/scenes,...] [-o build/evaluation]
 
 Draws unseen scenes (seeds from 1,000,000 on, `scenes.py`) and pictures that are no scenes, runs the
 command on them, and keeps what it wrote: tables.md as docs/results.md, tables.json as
@@ -11,6 +11,7 @@ bench/results/evaluation.json. A run that was cut off goes on. Needs the default
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -72,14 +73,20 @@ def draw_strange(folder: Path, each: int) -> None:
             kind(np.random.default_rng(i)).save(folder / f"{kind.__name__}-{i}.png")
 
 
+def relative(path: Path) -> str:
+    """As it shows in the tables, of whatever checkout."""
+    return os.path.relpath(path.resolve(), ROOT)
+
+
 def main() -> None:
     """Draw, evaluate, keep."""
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ap.add_argument("--bundles", help="comma-separated; default: models/scenes and what is under "
                     "build/recipe/trained")
-    ap.add_argument("--per-class", type=int, default=5)
+    ap.add_argument("--per-class", type=int, default=3)
     ap.add_argument("--strange", type=int, default=8, help="pictures of each kind that is no scene")
-    ap.add_argument("--threads", type=int, default=2)
+    ap.add_argument("--scales", default="1,1.75,3,5", help="of guidance")
+    ap.add_argument("--shards", type=int, default=os.cpu_count(), help="processes, a thread each")
     ap.add_argument("--build", type=Path, default=ROOT / "build")
     ap.add_argument("-o", "--out", type=Path, default=ROOT / "build" / "evaluation")
     args = ap.parse_args()
@@ -90,12 +97,15 @@ def main() -> None:
                         str(SEED), "-o", data], check=True)
     draw_strange(strange, args.strange)
     trained = sorted(p.parent for p in (ROOT / "build/recipe/trained").glob("*/manifest.json"))
-    bundles = args.bundles.split(",") if args.bundles else [ROOT / "models" / "scenes", *trained]
-    line = [args.build / "featinv", "evaluate", "--data", data, "--per-class", args.per_class,
-            "--ood", strange, "--fid-features", ROOT / "models" / "judge", "--ceiling",
-            "--tables", "1,2,3,sweep,mix,ood", "--threads", args.threads, "--resume",
-            "-o", args.out / "tables", *(w for b in bundles for w in ("-m", b))]
-    subprocess.run([str(word) for word in line], check=True)
+    bundles = args.bundles.split(",") if args.bundles else ["models/scenes", *map(relative, trained)]
+    line = [args.build / "featinv", "evaluate", "--data", relative(data), "--per-class",
+            args.per_class, "--ood", relative(strange), "--fid-features", "models/judge",
+            "--ceiling", "--tables", "1,2,3,sweep,mix,ood", "--scales", args.scales, "--threads", 1,
+            "-o", relative(args.out / "tables"), *(w for b in bundles for w in ("-m", b))]
+    shards = [subprocess.Popen([str(word) for word in (*line, "--shard", f"{i}/{args.shards}")],
+                               cwd=ROOT) for i in range(args.shards)]
+    if any([shard.wait() for shard in shards]):
+        sys.exit(1)
     shutil.copy(args.out / "tables" / "tables.md", ROOT / "docs" / "results.md")
     shutil.copy(args.out / "tables" / "tables.json", ROOT / "bench" / "results" / "evaluation.json")
 

@@ -69,11 +69,16 @@ class Study:
 
     def start(self, spec: str, *options: object) -> Path:
         """A backbone joined to the base of models/scenes by a fresh ControlNet."""
-        out = self.work / "start"
+        out, maps = self.work / "start", self.work / "maps.npz"
         environment = os.environ | {"PYTHONPATH": str(ROOT / "bindings" / "python")}
-        subprocess.run([sys.executable, "-m", "featinv.export", "backbone", spec, "--input", "64",
-                        "--base", str(SCENES), "-o", str(out), *map(str, options)],
-                       env=environment, check=True, stdout=subprocess.DEVNULL)
+        line = [sys.executable, "-m", "featinv.export", "backbone", spec, "--input", "64", "--base",
+                SCENES, "-o", out, *options]
+        # The second time with the statistics of its maps, which a centred cosine needs.
+        for more in ((), ("--feature-maps", maps, "--force")):
+            subprocess.run([str(w) for w in (*line, *more)], env=environment, check=True,
+                           stdout=subprocess.DEVNULL)
+            if not more:
+                self.call("extract", self.photos, "-m", out, "-o", maps)
         return out
 
     def start_afresh(self) -> Path:

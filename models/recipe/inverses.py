@@ -5,9 +5,10 @@
     python models/recipe/inverses.py [NAME...] [--threads 1] [--steps N]
 
 Each is a start bundle (backbone, fresh ControlNet; `base` points at models/scenes) and a run of
-`featinv train` on it: build/recipe/start/NAME, build/recipe/trained/NAME. All but `scenes` begin with
-the trunk of models/scenes. A run that was cut off goes on at its last checkpoint; a finished one
-stays. `scenes` then takes the place of models/scenes, and is made only if it is asked for by name.
+`featinv train` on it: build/recipe/start/NAME, build/recipe/trained/NAME. All but `scenes` begin
+with the trunk of models/scenes. A run that was cut off goes on at its last checkpoint; a finished one
+stays. Those of whole maps with the usual hint encoder take their place in models/; `scenes`, which
+all others refer to, is made only if it is asked for by name.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ INVERSES = {
     "swin": Inverse("swin", "norm"),
     "swin-pooled": Inverse("swin", "norm", pooled=True, steps=1000),
 }
+SHIPPED = ("scenes", "convnext", "swin")  # in models/
 BATCH, AVERAGE, WARMUP = 32, 0.998, 100
 
 
@@ -84,6 +86,12 @@ def install(trained: Path, place: Path) -> None:
         print(f"{place}: {len(kept)} of {len(sets)} concept sets stay (models/recipe/concepts.py)")
         shutil.rmtree(place)
     shutil.copytree(trained, place)
+    manifest = json.loads((place / "manifest.json").read_bytes())
+    if "base" in manifest:
+        base = (trained / manifest["base"]["path"]).resolve()
+        manifest["base"]["path"] = os.path.relpath(base, place.resolve())
+        text = json.dumps(manifest, indent=1, ensure_ascii=False)
+        (place / "manifest.json").write_text(text + "\n")
     add_files(place, kept)
 
 
@@ -152,8 +160,8 @@ def main() -> None:
         count = INVERSES[name].images
         images = write_images(scenes, count, args.folder / f"images-{count}")
         train(name, INVERSES[name], start, images, args)
-        if name == "scenes":
-            install(args.folder / "trained" / name, args.base)
+        if name in SHIPPED:
+            install(args.folder / "trained" / name, args.base.with_name(name))
 
 
 if __name__ == "__main__":
