@@ -171,11 +171,25 @@ static int open_state(train *t) {
     return code ? code : warm_start(t);
 }
 
+/* Where a training can be watched, also where no terminal shows its progress. */
+static int announce(const train *t) {
+    int code = train_page_write(t, /*running=*/true);
+    if (!code && !t->values->quiet && !t->values->json)
+        (void)cli_fail(CLI_DONE, "%s/index.html shows this training: %lld images, %lld held out",
+                       t->state, (long long)t->data.trained_count, (long long)t->held.count);
+    return code;
+}
+
 static int open_data(train *t) {
     int code = train_data_open(t);
     if (!code)
         code = try_first_batch(t);
-    return code || t->rank ? code : train_check_prepare(t);
+    if (code || t->rank)
+        return code;
+    code = train_check_prepare(t);
+    if (!code)
+        code = train_mean_find(t);
+    return code ? code : announce(t);
 }
 
 static int prepare(train *t) {
@@ -330,12 +344,21 @@ static void print_text(const train *t) {
                  t->state);
 }
 
+/* The last part of -o; NULL where that is no name: `.`, `..`, or not UTF-8. */
+static const char *own_name(const train *t) {
+    const char *slash = strrchr(t->output, '/'), *name = slash ? slash + 1 : t->output;
+    json_t *text = json_string(name);
+    const bool good = text && *name && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+    json_decref(text);
+    return good ? name : NULL;
+}
+
 static int finish(train *t) {
     featinv_model *made = NULL;
     featinv_model_details info = {.struct_size = sizeof info};
     if (t->rank)
         return json_array_size(t->problems) ? CLI_INPUT : CLI_DONE;
-    featinv_status status = train_export(t, t->output, t->values->force);
+    featinv_status status = train_export(t, t->output, own_name(t), t->values->force);
     if (!status)
         status = featinv_model_open(&made, t->output, NULL);
     if (!status)
@@ -374,6 +397,7 @@ static int run(const cli_values *values) {
     json_decref(t.problems);
     free(t.losses);
     free(t.checks);
+    free(t.mean);
     free(t.output);
     free(t.state);
     free(t.warm_sha256);

@@ -68,6 +68,8 @@ typedef struct train {
     featinv_trainer *trainer;
     train_data data;
     train_held held;
+    float
+        *mean; /* (C) of the training maps; NULL where the bundle has one, and but for process 0 */
 
     /* of several processes that train together; alone: NULL, 0 of 1. Process 0 keeps the state
      * folder, validates and writes the bundle. */
@@ -134,6 +136,9 @@ void train_data_free(train_data *data);
 int train_cache_fill(train *t);
 int train_cache_batch(train_batch *out, train *t, int64_t step);
 
+/* train_mean.c: the channel mean of the training maps, for a bundle that has none. */
+int train_mean_find(train *t);
+
 /* train_state.c */
 int train_state_check(train *t);        /* output and state, before anything is opened */
 int train_state_check_source(train *t); /* the output is none of the bundles that are read */
@@ -141,8 +146,9 @@ int train_state_open(train *t);         /* folder, lock, checkpoint, log */
 int train_state_save(train *t);         /* a checkpoint, keeping the one before */
 void train_state_close(train *t);
 void train_remove_tree(const char *path);
-/* Writes the trained bundle with fp16 weights, or fp32 where one lies beyond fp16. */
-featinv_status train_export(train *t, const char *path, bool force);
+/* Writes the trained bundle with fp16 weights, or fp32 where one lies beyond fp16. name: in its
+ * manifest; NULL keeps that of the bundle it was made from. */
+featinv_status train_export(train *t, const char *path, const char *name, bool force);
 
 /* train_log.c */
 json_t *train_settings(const train *t); /* {"training": what a resume compares, "run": the rest} */

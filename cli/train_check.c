@@ -216,7 +216,7 @@ static int draw_through_bundle(train_check *check, train *t) {
     char *path = cli_path(t->state, "validation");
     if (!path)
         return cli_fail_memory();
-    featinv_status status = train_export(t, path, /*force=*/false);
+    featinv_status status = train_export(t, path, /*name=*/NULL, /*force=*/false);
     int code = status ? cli_fail_status(status, path) : CLI_DONE;
     cli_opened opened = {0};
     cli_values values = *t->values;

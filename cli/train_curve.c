@@ -66,11 +66,11 @@ static void put_axes(FILE *stream, const frame *f, const char *y_name) {
         (void)fprintf(stream, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.4g</text>", LEFT - 6,
                       TOP + HIGH * i / (double)TICKS + 4.0,
                       fabs(y) < 1e-9 * (f->high - f->low) ? 0.0 : y);
-        if (f->right > 0.0)
-            (void)fprintf(stream, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.0f</text>",
-                          LEFT + WIDE * i / (double)TICKS, TOP + HIGH + 16,
-                          f->right * i / (double)TICKS);
     }
+    const double step = fmax(round_step(f->right / TICKS), 1.0); /* there are no half steps */
+    for (int i = 0; f->right > 0.0 && i * step <= f->right; i++)
+        (void)fprintf(stream, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.0f</text>",
+                      across(f, i * step), TOP + HIGH + 16, i * step);
     (void)fprintf(stream,
                   "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">step</text>"
                   "<text transform=\"rotate(-90)\" x=\"%d\" y=\"12\" text-anchor=\"middle\">%s"

@@ -128,7 +128,8 @@ static void put_tiles(cli_page *page, const train *t) {
     put_tile(page, last ? last->right : NAN, "%.4f", "held out, own map");
     put_tile(page, last ? last->shuffled : NAN, "%.4f", "held out, another's map");
     put_tile(page, last ? last->cosine : NAN, "%.3f", "cosine");
-    put_tile(page, train_speed(t), "%.1f", "samples a second");
+    if (!isnan(train_speed(t))) /* no step yet, or nothing left to do */
+        put_tile(page, train_speed(t), "%.1f", "samples a second");
     cli_page_tiles_end(page);
 }
 

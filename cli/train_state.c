@@ -193,14 +193,17 @@ static int load_checkpoint(train *t) {
     featinv_status status = load(t, TRAIN_CHECKPOINT);
     if (!status)
         return CLI_DONE;
-    if (status == FEATINV_ERROR_UNSUPPORTED || status == FEATINV_ERROR_MEMORY ||
-        !has(t, TRAIN_PREVIOUS))
+    if (status == FEATINV_ERROR_UNSUPPORTED || status == FEATINV_ERROR_MEMORY)
         return cli_fail_status(status, t->state);
+    if (!has(t, TRAIN_PREVIOUS))
+        return cli_fail(cli_code(status), "%s; delete %s to start anew", featinv_last_error(),
+                        t->state);
     char *text = strdup(featinv_last_error());
     status = load(t, TRAIN_PREVIOUS);
     if (status)
-        code = cli_fail(cli_code(status), "%s; nor can the one before be used: %s",
-                        text ? text : t->state, featinv_last_error());
+        code = cli_fail(cli_code(status),
+                        "%s; nor can the one before be used: %s; delete %s to start anew",
+                        text ? text : t->state, featinv_last_error(), t->state);
     else /* kept aside, or it would take the place of the good one */
         code = move(t, TRAIN_CHECKPOINT, TRAIN_DAMAGED);
     if (!code)
@@ -271,9 +274,14 @@ void train_state_close(train *t) {
 
 /* ---------------------------------------------------------------- export --------------------- */
 
-featinv_status train_export(train *t, const char *path, bool force) {
+featinv_status train_export(train *t, const char *path, const char *name, bool force) {
     featinv_trainer_export_options o;
+    int64_t channels = t->opened.info.channels;
+    const featinv_tensor mean =
+        featinv_tensor_view(t->mean, FEATINV_DTYPE_F32, /*ndim=*/1, &channels);
     (void)featinv_trainer_export_options_init(&o, sizeof o);
+    o.name = name;
+    o.feature_mean = t->mean ? &mean : NULL;
     o.dtype = FEATINV_DTYPE_F16;
     o.force = force;
     featinv_status status = featinv_trainer_export(t->trainer, path, &o);

@@ -1035,10 +1035,13 @@ FEATINV_API featinv_status featinv_trainer_resume(featinv_trainer *trainer, cons
 
 typedef struct featinv_trainer_export_options {
     uint32_t struct_size;
-    featinv_dtype dtype; /* of the trained weights: F32 (default) or F16 */
-    const char *name;    /* of the new bundle; NULL: as the session's */
-    int32_t force;       /* 1: replace an existing bundle */
-    int32_t latest;      /* 1: the last weights even where there is an average */
+    featinv_dtype dtype;                /* of the trained weights: F32 (default) or F16 */
+    const char *name;                   /* of the new bundle; NULL: as the session's */
+    int32_t force;                      /* 1: replace an existing bundle */
+    int32_t latest;                     /* 1: the last weights even where there is an average */
+    const featinv_tensor *feature_mean; /* (C) F32, the channel mean of the training maps, which the
+                                         * bundle takes as its features.npz where the session's has
+                                         * none; NULL: no such file then */
 } featinv_trainer_export_options;
 
 FEATINV_API featinv_status
@@ -1046,7 +1049,8 @@ featinv_trainer_export_options_init(featinv_trainer_export_options *options, siz
 
 /** Writes a bundle: the session's, with the trained weights (their moving average, if there is
  *  one). The folder appears whole or not at all. A `base` stays referred to. Errors: WRITE (exists,
- *  cannot be written), VALUE (a weight beyond F16's range), HASH, READ. */
+ *  cannot be written), VALUE (a weight beyond F16's range, a mean that is not finite), SHAPE, HASH,
+ *  READ. */
 FEATINV_API featinv_status featinv_trainer_export(featinv_trainer *trainer, const char *path,
                                                   const featinv_trainer_export_options *options);
 

@@ -7,6 +7,7 @@
 #include "folder.h"
 #include "options.h"
 #include "safetensors_writer.h"
+#include "tensor.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -25,8 +26,10 @@ typedef struct work {
     int32_t what; /* FI_TRAINED_VALUE or FI_TRAINED_AVERAGE */
     fi_folder *folder;
     json_t *manifest;
-    int64_t written; /* trained tensors so far */
-    float *values;   /* room for the largest of them */
+    int64_t written;  /* trained tensors so far */
+    float *values;    /* room for the largest of them */
+    const void *mean; /* the options' feature_mean, (C) floats; NULL: none */
+    void *packed;     /* a copy of it that is this export's own, or NULL */
 } work;
 
 featinv_status featinv_trainer_export_options_init(featinv_trainer_export_options *options,
@@ -204,6 +207,42 @@ static featinv_status take_base(work *w, const fi_bundle *base) {
     return status ? status : take_file(w, base, program);
 }
 
+/* ---------------------------------------------------------------- statistics ----------------- */
+
+static featinv_status check_mean(work *w) {
+    const int64_t channels = w->trainer->session->model->bundle->map[0];
+    if (!w->options.feature_mean)
+        return FEATINV_OK;
+    featinv_status status = fi_tensor_input(&w->mean, &w->packed, w->options.feature_mean,
+                                            "feature_mean", FEATINV_DTYPE_F32, 1, &channels);
+    return status ? status : fi_check_finite(w->mean, (size_t)channels, "feature_mean");
+}
+
+/* Statistics of the training maps, for a bundle that has none: the mean alone. */
+static featinv_status add_features(work *w) {
+    static const char *const file = "features.npz", *const name = "mean";
+    const fi_bundle *bundle = w->trainer->session->model->bundle;
+    int64_t channels = bundle->map[0];
+    char sha256[FI_HASH_TEXT];
+    struct stat info;
+    if (!w->mean || fi_bundle_find(bundle, file))
+        return FEATINV_OK;
+    featinv_tensor mean =
+        featinv_tensor_view((void *)(uintptr_t)w->mean, FEATINV_DTYPE_F32, 1, &channels);
+    char *path = fi_folder_file(w->folder, file);
+    if (!path)
+        return FEATINV_ERROR_WRITE;
+    featinv_status status = featinv_array_write(path, &mean, &name, 1, /*compress=*/0);
+    if (!status)
+        status = fi_hash_file(sha256, path);
+    if (!status && stat(path, &info) != 0)
+        status = fi_fail(FEATINV_ERROR_READ, "%s: cannot be read (%s)", path, strerror(errno));
+    if (!status)
+        status = list_file(w, file, sha256, (uint64_t)info.st_size);
+    free(path);
+    return status;
+}
+
 /* ---------------------------------------------------------------- manifest ------------------- */
 
 /* `to`, an absolute path, as seen from the folder `from`, another. */
@@ -318,13 +357,14 @@ static featinv_status check_place(const char *path, const featinv_model *model, 
                : FEATINV_OK;
 }
 
-static featinv_status check_export(const work *w, const char *path) {
+static featinv_status check_export(work *w, const char *path) {
     const featinv_trainer_export_options *o = &w->options;
     if (o->dtype != FEATINV_DTYPE_F32 && o->dtype != FEATINV_DTYPE_F16)
         return fi_fail(FEATINV_ERROR_ARGUMENT, "dtype is %d: it must be fp32 or fp16", o->dtype);
     if (o->name && !*o->name)
         return fi_fail(FEATINV_ERROR_ARGUMENT, "the bundle's name is empty");
-    return check_place(path, w->trainer->session->model, o->force != 0);
+    featinv_status status = check_mean(w);
+    return status ? status : check_place(path, w->trainer->session->model, o->force != 0);
 }
 
 /* Every file, the manifest last; then the reader's own checks. */
@@ -338,6 +378,8 @@ static featinv_status fill(work *w) {
     featinv_status status = take_bundle(w, model->bundle);
     if (!status)
         status = take_base(w, model->base);
+    if (!status)
+        status = add_features(w);
     if (!status && w->written != w->trainer->count)
         status = fi_fail(FEATINV_ERROR_INTERNAL, "%lld of %lld trained tensors were written",
                          (long long)w->written, (long long)w->trainer->count);
@@ -363,7 +405,7 @@ featinv_status featinv_trainer_export(featinv_trainer *trainer, const char *path
     if (!status)
         status = check_export(&w, path);
     if (status)
-        return status;
+        goto done;
     w.what =
         trainer->options.average > 0.0 && !w.options.latest ? FI_TRAINED_AVERAGE : FI_TRAINED_VALUE;
     status = fi_folder_open(&w.folder, path);
@@ -373,8 +415,10 @@ featinv_status featinv_trainer_export(featinv_trainer *trainer, const char *path
         status = fi_folder_commit(w.folder, w.options.force != 0);
         w.folder = NULL;
     }
+done:
     fi_folder_abort(w.folder);
     json_decref(w.manifest);
     free(w.values);
+    free(w.packed);
     return status;
 }

@@ -23,15 +23,21 @@ static void include(span *s, double value) {
     s->high = fmax(s->high, value);
 }
 
-/* A dashed line through all bars, its name above it, on the side where there is room. */
-static void put_mark(FILE *stream, const span *s, double value, const char *name, int bottom) {
+/* A dashed line across each bar, which leaves out their names, and its own name above it, on the
+ * side where there is room. */
+static void put_mark(FILE *stream, const span *s, double value, const char *name, int rows) {
     double x = along(s, value);
     bool right = x < LEFT + WIDE / 2.0;
     (void)fprintf(stream,
                   "<path stroke=\"currentColor\" stroke-opacity=\".6\" stroke-dasharray=\"3 3\" "
-                  "d=\"M%.1f %dV%d\"/><text fill=\"currentColor\" x=\"%.1f\" y=\"%d\" "
+                  "d=\"M%.1f %dv8",
+                  x, TOP - 22);
+    for (int row = 0; row < rows; row++)
+        (void)fprintf(stream, "M%.1f %dv%d", x, TOP + row * PITCH + 4, TALL + 4);
+    (void)fprintf(stream,
+                  "\"/><text fill=\"currentColor\" x=\"%.1f\" y=\"%d\" "
                   "text-anchor=\"%s\">%g: ",
-                  x, TOP - 22, bottom, x, TOP - 28, right ? "start" : "end", value);
+                  x, TOP - 28, right ? "start" : "end", value);
     fi_markup_escape(stream, name);
     (void)fputs("</text>\n", stream);
 }
@@ -71,8 +77,8 @@ void plot_bars(FILE *stream, const char *title, const char *zero, const char *on
     (void)fprintf(stream, "\"><text class=\"t\" fill=\"currentColor\" x=\"%d\" y=\"14\">", LEFT);
     fi_markup_escape(stream, title);
     (void)fputs("</text>\n", stream);
-    put_mark(stream, &s, 0.0, zero, bottom);
-    put_mark(stream, &s, 1.0, one, bottom);
+    put_mark(stream, &s, 0.0, zero, shown);
+    put_mark(stream, &s, 1.0, one, shown);
     for (size_t i = 0, row = 0; i < count; i++)
         if (isfinite(bars[i].value))
             put_bar(stream, &s, &bars[i], TOP + (int)row++ * PITCH);

@@ -10,6 +10,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const double usual_scales[] = {0.5, 1.0, 1.75, 3.0, 5.0, 8.0};
 static const double usual_weights[] = {0.0, 0.25, 0.5, 0.75, 1.0};
@@ -62,6 +63,8 @@ static int read_options(evaluate *e) {
     int code = v->tables ? evaluate_tables_read(&e->tables, v->tables) : CLI_DONE;
     if (!code && (e->tables & EVALUATE_TABLE_OOD) && !v->ood)
         code = cli_fail(CLI_USAGE, "--tables %s: ood needs --ood DIR", v->tables);
+    if (!code && (e->tables & EVALUATE_TABLE_2) && v->models.count < 2)
+        code = cli_fail(CLI_USAGE, "--tables %s: 2 needs two models, -m A -m B", v->tables);
     if (!code && !(e->tables & EVALUATE_TABLE_OOD) && v->ood)
         code = cli_fail(CLI_USAGE, "--ood %s: is in none of --tables %s", v->ood, v->tables);
     if (!code)
@@ -73,6 +76,16 @@ static int read_options(evaluate *e) {
     return code;
 }
 
+/* Pictures and tables among the images would be images of the next run. */
+static int check_apart(const char *output, const char *option, const char *folder) {
+    struct stat a, b;
+    if (stat(output, &a) == 0 && stat(folder, &b) == 0 && a.st_dev == b.st_dev &&
+        a.st_ino == b.st_ino)
+        return cli_fail(CLI_USAGE, "-o %s: is the folder of %s: take another one, or one in it",
+                        output, option);
+    return CLI_DONE;
+}
+
 static int check_usage(const cli_values *v) {
     if (v->argument_count)
         return cli_fail(CLI_USAGE, "%s: evaluate takes no argument; --data DIR names the images",
@@ -81,10 +94,25 @@ static int check_usage(const cli_values *v) {
         return cli_fail(CLI_USAGE, "evaluate: --data DIR is missing");
     if (!v->output)
         return cli_fail(CLI_USAGE, "evaluate: -o DIR is missing");
-    return cli_folder_check(v);
+    if (v->force && (v->resume || v->shards > 0))
+        return cli_fail(CLI_USAGE, "--force: removes the parts that %s goes on from",
+                        v->resume ? "--resume" : "--shard");
+    int code = check_apart(v->output, "--data", v->data);
+    if (!code && v->ood)
+        code = check_apart(v->output, "--ood", v->ood);
+    return code ? code : cli_folder_check(v);
 }
 
 /* ---------------------------------------------------------------- opening -------------------- */
+
+static int check_model_twice(const evaluate *e, int32_t m) {
+    const featinv_model_details *info = &e->networks[m].opened.info;
+    for (int32_t k = 0; k < m; k++)
+        if (strcmp(e->networks[k].opened.info.sha256, info->sha256) == 0)
+            return cli_fail(CLI_USAGE, "-m %s: is the same bundle as -m %s",
+                            e->values->models.items[m], e->values->models.items[k]);
+    return CLI_DONE;
+}
 
 /* Without -m the default bundle. */
 static int open_networks(evaluate *e) {
@@ -95,6 +123,7 @@ static int open_networks(evaluate *e) {
     for (int32_t m = 0; !code && m < count; m++) {
         e->model_count = e->network_count = m + 1;
         code = evaluate_network_open(&e->networks[m], v, v->models.items[m], true);
+        code = code ? code : check_model_twice(e, m);
     }
     if (!code && v->fid_features) {
         e->reference = e->network_count++;
@@ -151,9 +180,26 @@ static json_t *settings_json(const evaluate *e) {
     return s;
 }
 
+/* Settings and their hash, which each part carries. */
+static int settle(evaluate *e) {
+    e->settings = settings_json(e);
+    char *text = json_dumps(e->settings, JSON_COMPACT | JSON_SORT_KEYS);
+    uint64_t hash;
+    if (!text)
+        return cli_fail_memory();
+    cli_hash_start(&hash);
+    cli_hash_add(&hash, text, strlen(text));
+    (void)snprintf(e->settings_hash, sizeof e->settings_hash, "%016llx", (unsigned long long)hash);
+    free(text);
+    return CLI_DONE;
+}
+
 static int prepare(evaluate *e) {
     const cli_values *v = e->values;
     int code = evaluate_set_labelled(&e->set, v->data, v->output, e->seed, e->per_class);
+    if (!code && v->tables && (e->tables & EVALUATE_TABLE_MIX) && !e->set.pair_count)
+        code = cli_fail(CLI_USAGE, "--tables %s: mix needs images of two classes, %s holds %d",
+                        v->tables, v->data, e->set.class_count);
     if (!code && v->ood)
         code = evaluate_set_plain(&e->ood, v->ood, v->output, e->seed);
     if (!code)
@@ -163,10 +209,11 @@ static int prepare(evaluate *e) {
     if (!code && !e->part_count)
         code =
             cli_fail(CLI_USAGE, "--tables %s: there is nothing to do for these models", v->tables);
+    if (!code)
+        code = settle(e);
     if (!code) {
-        e->settings = settings_json(e);
         e->reported = json_object();
-        code = e->settings && e->reported ? evaluate_store_open(e) : cli_fail_memory();
+        code = e->reported ? evaluate_store_open(e) : cli_fail_memory();
     }
     return code;
 }
@@ -281,6 +328,8 @@ static int print_results(const evaluate *e, const json_t *tables, int64_t there,
 static int write_tables(json_t **tables, evaluate *e) {
     int code = evaluate_tables(tables, e);
     if (!code)
+        code = evaluate_store_check(e);
+    if (!code)
         code = cli_write_json(e->values->output, "tables.json", *tables);
     if (!code)
         code = cli_evaluation_write(e->values->output, *tables);
@@ -297,6 +346,9 @@ static int run_opened(evaluate *e, double started) {
                         (long long)there, (long long)e->part_count);
     if (!code && there == e->part_count)
         code = write_tables(&tables, e);
+    else if (!code && e->values->shards < 2)
+        code = cli_fail(CLI_FAILED, "%s: only %lld of %lld parts are there; --resume goes on",
+                        e->values->output, (long long)there, (long long)e->part_count);
     if (!code)
         code = print_results(e, tables, there, cli_now() - started);
     json_decref(tables);
@@ -348,6 +400,8 @@ static const cli_option own[] = {
     {"per-class", 0, CLI_INTEGER, AT(per_class), 1, 1e9, NULL, "N", "images of each class (10)"},
     {"tables", 0, CLI_TEXT, AT(tables), 0, 0, NULL, "LIST",
      "of 1, 2, 3, sweep, mix, ood (all; 2 with several models, ood with --ood)"},
+    {"force", 0, CLI_FLAG, AT(force), 0, 0, NULL, NULL,
+     "remove the parts that are in the output folder and begin anew"},
     {"ceiling", 0, CLI_FLAG, AT(ceiling), 0, 0, NULL, NULL,
      "also the round trip through the autoencoder"},
     {"fid-features", 0, CLI_TEXT, AT(fid_features), 0, 0, NULL, "BUNDLE",

@@ -14,7 +14,8 @@
 
 enum {
     EVALUATE_MOST_NETWORKS = CLI_MOST_TEXTS + 1, /* the last is that of --fid-features */
-    EVALUATE_MOST_SLOTS = EVALUATE_MOST_NETWORKS
+    EVALUATE_MOST_SLOTS = EVALUATE_MOST_NETWORKS,
+    EVALUATE_HASH = 16 /* digits of a hash as text */
 };
 
 /* ---------------------------------------------------------------- images --------------------- */
@@ -33,9 +34,9 @@ typedef struct evaluate_set {
     int32_t class_count;
     int64_t *same;     /* (count): another image of the class, -1: there is none */
     int64_t *by_class; /* (count): the images class by class */
-    int64_t *pairs;    /* (pair_count): i where images i and i + 1 are of different classes */
+    int64_t *pairs;    /* (pair_count, 2): images A and B of different classes, each in one pair */
     int64_t pair_count;
-    uint64_t hash; /* of ids and classes */
+    uint64_t hash; /* of ids, classes, sizes and times of the files */
 } evaluate_set;
 
 /* images.c: the first `per_class` of each class of --data, in the order of their keys; of a folder
@@ -133,6 +134,7 @@ typedef struct evaluate {
     int32_t task_count;
     int64_t part_count;
     json_t *settings; /* what shards and resumes must agree on */
+    char settings_hash[EVALUATE_HASH + 1];
     json_t *reported; /* inputs whose problem was printed */
     bool has_problems;
     cli_progress progress;
@@ -155,7 +157,7 @@ int32_t evaluate_frechet_network(const evaluate *e, int32_t model);
 bool evaluate_has_rows(const evaluate *e, int32_t model);
 /* The scale at which the sweep of a model shows what Table 1 shows. */
 bool evaluate_is_default_scale(const evaluate *e, int32_t model, double scale);
-/* Image of item i of a task; of a mix A, and B is the next one. */
+/* Image of item i of a task; of a mix A. */
 int64_t evaluate_item_image(const evaluate *e, const evaluate_task *task, int64_t item);
 const evaluate_set *evaluate_task_set(const evaluate *e, const evaluate_task *task);
 /* "pictures/0003-m0-drawn.png": picture of an image by a task, task NULL: the original. */
@@ -207,6 +209,8 @@ double evaluate_gradient(const uint8_t *pixels, int32_t width, int32_t height);
 
 /* store.c: the output folder. */
 int evaluate_store_open(const evaluate *e);
+/* Error where another evaluation has taken the folder since: nothing may be written any more. */
+int evaluate_store_check(const evaluate *e);
 bool evaluate_part_is_there(const evaluate *e, int64_t part);
 int64_t evaluate_parts_there(const evaluate *e);
 int evaluate_part_write(const evaluate *e, int64_t part, const evaluate_block *block);

@@ -161,8 +161,8 @@ static const measure agreement[] = {
     {"cosine_centred", "centred cosine"},
     {"share", "share of floor → ceiling"},
     {"cosine_pooled", "pooled cosine"},
-    {"match_top5", "top-5"},
     {"match_top1", "top-1"},
+    {"match_top5", "top-5"},
     {"frechet", NULL},
     {"reference_cosine", "reference: cosine"},
     {"reference_centred", "reference: centred"},
@@ -170,6 +170,16 @@ static const measure agreement[] = {
     {"gradient", "gradient"},
 };
 enum { AGREEMENT = sizeof agreement / sizeof *agreement };
+
+/* Why a model has no centred cosine: one line for all such models. */
+static void note_missing_mean(json_t *grid, const char *name) {
+    const char *names = evaluation_string(grid, "without_mean");
+    cli_json_set(grid, "without_mean", json_sprintf("%s%s%s", names, *names ? ", " : "", name));
+    cli_json_set(grid, "note",
+                 json_sprintf("No centred cosine of %s: the bundle has no features.npz, which an "
+                              "export with --feature-maps writes.",
+                              evaluation_string(grid, "without_mean")));
+}
 
 static void add_agreement(json_t *grids, const json_t *tables, int which, const char *heading,
                           const char *text) {
@@ -186,6 +196,9 @@ static void add_agreement(json_t *grids, const json_t *tables, int which, const 
         const char *kind = evaluation_kind_name(evaluation_string(item, "kind"));
         json_t *row = add_row(grid, json_sprintf("%s · %s", json_string_value(name), kind));
         add_measures(row, item, agreement, AGREEMENT);
+        if (strcmp(evaluation_string(item, "kind"), "controlnet") == 0 &&
+            isnan(evaluation_figure_of(item, "cosine_centred").value))
+            note_missing_mean(grid, json_string_value(name));
         json_decref(name);
     }
     finish(grids, grid, true);
@@ -314,10 +327,12 @@ static void add_ood(json_t *grids, const json_t *tables) {
     enum { COUNT = sizeof measures / sizeof *measures };
     const json_t *ood = json_object_get(tables, "ood"), *item;
     size_t i;
-    json_t *text = json_sprintf("%lld images from %s, which are unlike those that the models were "
-                                "trained with.",
-                                (long long)json_integer_value(json_object_get(ood, "images")),
-                                evaluation_string(ood, "folder"));
+    json_t *text =
+        json_sprintf("%lld %s from %s, which are unlike those that the models were "
+                     "trained with.",
+                     (long long)json_integer_value(json_object_get(ood, "images")),
+                     json_integer_value(json_object_get(ood, "images")) == 1 ? "image" : "images",
+                     evaluation_string(ood, "folder"));
     json_t *grid = new_grid("ood", "Images of another kind", "model", json_string_value(text));
     json_decref(text);
     add_measure_columns(grid, tables, measures, COUNT);

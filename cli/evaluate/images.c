@@ -53,11 +53,28 @@ static bool is_inside_itself(const place *p) {
     return false;
 }
 
-/* The folder and those below it, hidden ones and the skipped one aside. */
+static bool has_format(const char *folder, const char *name, const char *format) {
+    char *path = cli_path(folder, name);
+    json_t *content = path ? json_load_file(path, 0, NULL) : NULL;
+    const char *found = json_string_value(json_object_get(content, "format"));
+    bool has = found && strcmp(found, format) == 0;
+    json_decref(content);
+    free(path);
+    return has;
+}
+
+/* Whether an evaluation has its results there: its pictures are no images to evaluate. */
+static bool is_evaluation(const char *folder) {
+    return has_format(folder, "settings.json", "featinv-evaluation-settings") ||
+           has_format(folder, "tables.json", "featinv-evaluation");
+}
+
+/* The folder and those below it; hidden ones, evaluations and the skipped one aside. */
 static int list_folders(listing *l, const char *path, const place *above) {
     place here = {.above = above, .depth = above ? above->depth + 1 : 0};
     if (stat(path, &here.info) != 0 || !S_ISDIR(here.info.st_mode) || here.depth > MOST_DEPTH ||
-        is_inside_itself(&here) || (l->skips && is_same(&here.info, &l->skipped)))
+        is_inside_itself(&here) || (l->skips && is_same(&here.info, &l->skipped)) ||
+        (above && is_evaluation(path)))
         return CLI_DONE;
     DIR *dir = opendir(path);
     if (!dir)
@@ -312,9 +329,49 @@ static int compare_classes(const void *left, const void *right) {
     return a->image < b->image ? -1 : a->image > b->image;
 }
 
+/* As many pairs as there can be. Of the images class by class, the largest class first, those of
+ * the first half go with those of the second: no class reaches over half of them. Where the largest
+ * does, each image of another class goes with one of it. */
+static void make_pairs(evaluate_set *set, const classed *order) {
+    const int64_t n = set->count;
+    int64_t start = 0, most = 0;
+    for (int64_t i = 0, end; i < n; i = end) {
+        for (end = i + 1; end < n && order[end].class_index == order[i].class_index; end++)
+            ;
+        if (end - i > most) {
+            start = i;
+            most = end - i;
+        }
+    }
+    set->pair_count = n / 2 < n - most ? n / 2 : n - most;
+    for (int64_t i = 0; i < set->pair_count; i++) {
+        set->pairs[2 * i] = order[(start + i) % n].image;
+        set->pairs[2 * i + 1] = order[(start + n - set->pair_count + i) % n].image;
+    }
+}
+
+/* Sizes and times stand for the contents, which would take long to read on each start. */
+static void hash_set(evaluate_set *set) {
+    cli_hash_start(&set->hash);
+    for (int64_t i = 0; i < set->total; i++) {
+        const evaluate_image *image = &set->images[i];
+        const char *name = image->class_index < 0 ? "" : set->classes[image->class_index];
+        int64_t state[3] = {-1, 0, 0}; /* what cannot be read has none */
+        struct stat info;
+        if (stat(image->path, &info) == 0) {
+            state[0] = info.st_size;
+            state[1] = info.st_mtim.tv_sec;
+            state[2] = info.st_mtim.tv_nsec;
+        }
+        cli_hash_add(&set->hash, image->id, strlen(image->id) + 1);
+        cli_hash_add(&set->hash, name, strlen(name) + 1);
+        cli_hash_add(&set->hash, state, sizeof state);
+    }
+}
+
 static int arrange(evaluate_set *set) {
     set->by_class = numbers(set->count);
-    set->pairs = numbers(set->count);
+    set->pairs = numbers(set->count + 1);
     classed *order = calloc((size_t)set->count + 1, sizeof *order);
     if (!set->by_class || !set->pairs || !order) {
         free(order);
@@ -325,17 +382,9 @@ static int arrange(evaluate_set *set) {
     qsort(order, (size_t)set->count, sizeof *order, compare_classes);
     for (int64_t i = 0; i < set->count; i++)
         set->by_class[i] = order[i].image;
+    make_pairs(set, order);
     free(order);
-    for (int64_t i = 0; i + 1 < set->count; i += 2)
-        if (set->images[i].class_index != set->images[i + 1].class_index)
-            set->pairs[set->pair_count++] = i;
-    cli_hash_start(&set->hash);
-    for (int64_t i = 0; i < set->total; i++) {
-        const evaluate_image *image = &set->images[i];
-        const char *name = image->class_index < 0 ? "" : set->classes[image->class_index];
-        cli_hash_add(&set->hash, image->id, strlen(image->id) + 1);
-        cli_hash_add(&set->hash, name, strlen(name) + 1);
-    }
+    hash_set(set);
     return CLI_DONE;
 }
 

@@ -45,6 +45,11 @@ static void put_grid(FILE *stream, const json_t *grid) {
     json_array_foreach(json_object_get(grid, "rows"), i, row) {
         put_row(stream, evaluation_string(row, "name"), json_object_get(row, "cells"));
     }
+    if (json_object_get(grid, "note")) {
+        (void)fputc('\n', stream);
+        put_text(stream, evaluation_string(grid, "note"));
+        (void)fputc('\n', stream);
+    }
 }
 
 static void put_glossary(FILE *stream) {

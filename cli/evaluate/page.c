@@ -103,6 +103,8 @@ static void put_card(cli_page *page, const json_t *tables, const json_t *grids, 
     if (before)
         before(page, tables);
     put_table(page, grid);
+    if (json_object_get(grid, "note"))
+        cli_page_text(page, evaluation_string(grid, "note"));
     if (strcmp(id, "sweep") == 0)
         evaluation_put_series(page, tables, "scale ", "The same map at different scales.");
     if (strcmp(id, "mix") == 0)
@@ -145,9 +147,11 @@ static void put_tiles(cli_page *page, const json_t *tables) {
     const json_t *settings = json_object_get(tables, "settings");
     json_t *models = json_integer((json_int_t)json_array_size(json_object_get(tables, "models")));
     cli_page_tiles(page);
-    put_tile(page, json_object_get(settings, "images"), "images");
-    put_tile(page, json_object_get(settings, "classes"), "classes");
-    put_tile(page, models, "models");
+    put_tile(page, json_object_get(settings, "images"),
+             json_integer_value(json_object_get(settings, "images")) == 1 ? "image" : "images");
+    put_tile(page, json_object_get(settings, "classes"),
+             json_integer_value(json_object_get(settings, "classes")) == 1 ? "class" : "classes");
+    put_tile(page, models, json_integer_value(models) == 1 ? "model" : "models");
     put_best(page, tables, "cosine_centred", "best centred cosine");
     put_best(page, tables, "share", "best share of floor → ceiling");
     put_best(page, tables, "match_top1", "best top-1");

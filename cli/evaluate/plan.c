@@ -87,7 +87,7 @@ const evaluate_set *evaluate_task_set(const evaluate *e, const evaluate_task *ta
 
 int64_t evaluate_item_image(const evaluate *e, const evaluate_task *task, int64_t item) {
     return task->kind == EVALUATE_CLASS ? e->set.by_class[item]
-           : task->kind == EVALUATE_MIX ? e->set.pairs[item]
+           : task->kind == EVALUATE_MIX ? e->set.pairs[2 * item]
                                         : item;
 }
 

@@ -33,8 +33,8 @@ const char *const evaluation_glossary[][2] = {
     {"pooled cosine",
      "Cosine between the mean features of the two maps: all that a model of pooled features can "
      "match. The other cosines are over the positions of the map for such a model, too."},
-    {"top-5, top-1",
-     "How often the picture's five best classes (its best class) hold the class that the vision "
+    {"top-1, top-5",
+     "How often the picture's best class (its five best classes) holds the class that the vision "
      "model gives the original."},
     {"feature-FID, FID",
      "Fréchet distance between the pooled features of originals and pictures: how far the two "
@@ -164,12 +164,13 @@ json_t *evaluation_settings_line(const json_t *tables) {
     if (integer(s, "bootstrap") > 0)
         (void)snprintf(bootstrap, sizeof bootstrap, "%lld bootstrap samples",
                        (long long)integer(s, "bootstrap"));
-    return json_sprintf("%lld images of %lld classes (at most %lld of each) from %s, seed %lld, "
-                        "%s, libfeatinv %s.",
-                        (long long)integer(s, "images"), (long long)integer(s, "classes"),
-                        (long long)integer(s, "per_class"), evaluation_string(s, "data"),
-                        (long long)integer(s, "seed"), bootstrap,
-                        evaluation_string(tables, "library"));
+    return json_sprintf(
+        "%lld %s of %lld %s (at most %lld of each) from %s, seed %lld, "
+        "%s, libfeatinv %s.",
+        (long long)integer(s, "images"), integer(s, "images") == 1 ? "image" : "images",
+        (long long)integer(s, "classes"), integer(s, "classes") == 1 ? "class" : "classes",
+        (long long)integer(s, "per_class"), evaluation_string(s, "data"),
+        (long long)integer(s, "seed"), bootstrap, evaluation_string(tables, "library"));
 }
 
 json_t *evaluation_problem(const json_t *problem) {

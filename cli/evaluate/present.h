@@ -2,6 +2,7 @@
  * hold the same tables, which are built once, as JSON "grids":
  *
  *     {"id", "heading", "text", "corner": name of the row names' column,
+ *      "note": line below the table, or absent,
  *      "columns": [name...],
  *      "rows": [{"name", "cells": [text...], "strength": [number...] or absent}...]}
  *

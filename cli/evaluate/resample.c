@@ -13,7 +13,8 @@ static uint64_t next(uint64_t *state) {
 }
 
 int evaluate_resamples_make(evaluate_resamples *out, int64_t images, int32_t count, uint64_t seed) {
-    *out = (evaluate_resamples){.count = images > 0 ? count : 0, .images = images};
+    /* resamples of one image are that image: they say nothing */
+    *out = (evaluate_resamples){.count = images > 1 ? count : 0, .images = images};
     if (!out->count)
         return CLI_DONE;
     out->weights = calloc((size_t)count, (size_t)images * sizeof *out->weights);
@@ -48,7 +49,7 @@ static double percentile(const double *sorted, int32_t count, double share) {
 int evaluate_interval(evaluate_figure *out, const evaluate_resamples *resamples, int32_t count,
                       evaluate_statistic statistic, const void *data) {
     *out = (evaluate_figure){statistic(data, NULL), NAN, NAN, NAN};
-    if (isnan(out->value) || count < 1)
+    if (isnan(out->value) || count < 1 || resamples->images < 2)
         return CLI_DONE;
     double *values = malloc((size_t)count * sizeof *values);
     int32_t known = 0;

@@ -39,7 +39,7 @@ static int read_all(shown *s, json_t *problems) {
         if (!code)
             code = add_problems(problems, seen, block.problems);
         for (int64_t i = 0; !code && i < task->count; i++) {
-            int64_t image = task->kind == EVALUATE_MIX ? e->set.pairs[i] : i;
+            int64_t image = task->kind == EVALUATE_MIX ? e->set.pairs[2 * i] : i;
             if (task->kind != EVALUATE_FLOOR && task->kind != EVALUATE_OOD && image < s->count)
                 s->cosines[t * s->count + image] =
                     block.figures[evaluate_find_slot(task, task->model)]
@@ -71,6 +71,15 @@ static void add_item(json_t *items, const shown *s, const evaluate_task *task, i
     (void)json_array_append_new(items, item);
 }
 
+/* Models with one base have one autoencoder: its pictures are shown once. */
+static bool is_first_of_base(const evaluate *e, int32_t m) {
+    for (int32_t k = 0; k < m; k++)
+        if (strcmp(e->networks[k].base, e->networks[m].base) == 0 &&
+            evaluate_find_task(e, EVALUATE_AUTOENCODER, k, 0.0))
+            return false;
+    return true;
+}
+
 static void add_items(json_t *items, const shown *s, int32_t m, int64_t image) {
     const evaluate *e = s->e;
     const evaluate_task *drawn = evaluate_find_task(e, EVALUATE_DRAWN, m, 0.0);
@@ -78,7 +87,9 @@ static void add_items(json_t *items, const shown *s, int32_t m, int64_t image) {
     add_item(items, s, drawn, image, "controlnet");
     add_item(items, s, evaluate_find_task(e, EVALUATE_CLASS, m, EVALUATE_CLASS_SCALE), image,
              "class_prompt");
-    add_item(items, s, evaluate_find_task(e, EVALUATE_AUTOENCODER, m, 0.0), image, "autoencoder");
+    if (is_first_of_base(e, m))
+        add_item(items, s, evaluate_find_task(e, EVALUATE_AUTOENCODER, m, 0.0), image,
+                 "autoencoder");
     for (int32_t i = 0; i < e->scale_count && (e->tables & EVALUATE_TABLE_SWEEP); i++) {
         const evaluate_task *task = evaluate_find_task(e, EVALUATE_SCALE, m, e->scales[i]);
         (void)snprintf(what, sizeof what, "scale %g", e->scales[i]);

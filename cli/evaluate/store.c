@@ -15,6 +15,7 @@
 /* ---------------------------------------------------------------- settings ------------------- */
 
 static const char settings_file[] = "settings.json", format_key[] = "format";
+static const char hash_array[] = "settings"; /* of a part's file: hash of what it was made with */
 
 /* What is there, NULL where it is nothing of an evaluation. */
 static json_t *load_settings(const evaluate *e) {
@@ -35,7 +36,12 @@ static int refuse(const evaluate *e, const char *key, const json_t *old, const j
     char *was = json_dumps(old, JSON_ENCODE_ANY | JSON_COMPACT);
     char *is = json_dumps(wanted, JSON_ENCODE_ANY | JSON_COMPACT);
     int code;
-    if (was && is && strlen(was) + strlen(is) < 200)
+    if (strcmp(key, "images_hash") == 0 || strcmp(key, "ood_hash") == 0)
+        code = cli_fail(CLI_USAGE,
+                        "%s: was begun with other images: names, classes, sizes or times of files "
+                        "in %s differ",
+                        folder, *key == 'o' ? e->values->ood : e->values->data);
+    else if (was && is && strlen(was) + strlen(is) < 200)
         code = cli_fail(CLI_USAGE, "%s: was begun with other settings: %s was %s, not %s", folder,
                         key, was, is);
     else
@@ -45,15 +51,27 @@ static int refuse(const evaluate *e, const char *key, const json_t *old, const j
     return code;
 }
 
-static int check_settings(const evaluate *e, const json_t *old) {
+/* The first setting that is not as in `old`, NULL: all are. */
+static const char *find_difference(const evaluate *e, const json_t *old) {
     const char *key;
     json_t *wanted;
     json_object_foreach(e->settings, key, wanted) {
         const json_t *was = json_object_get(old, key);
         if (!was || !json_equal(was, wanted))
-            return refuse(e, key, was, wanted);
+            return key;
     }
-    return CLI_DONE;
+    return NULL;
+}
+
+int evaluate_store_check(const evaluate *e) {
+    json_t *now = load_settings(e);
+    bool same = now && !find_difference(e, now);
+    json_decref(now);
+    return same ? CLI_DONE
+                : cli_fail(CLI_FAILED,
+                           "%s/%s: is no longer of this evaluation: another one was begun in the "
+                           "folder, take one for each",
+                           e->values->output, settings_file);
 }
 
 /* ---------------------------------------------------------------- files ---------------------- */
@@ -67,10 +85,14 @@ static char *part_path(const evaluate *e, int64_t part) {
     return cli_path(e->values->output, name);
 }
 
+/* Parts of other settings, and what is damaged, are not there. */
 bool evaluate_part_is_there(const evaluate *e, int64_t part) {
-    struct stat info;
-    char *path = part_path(e, part);
-    bool there = path && stat(path, &info) == 0;
+    char hash[EVALUATE_HASH], *path = part_path(e, part);
+    featinv_array_info info = {.struct_size = sizeof info};
+    bool there = path && featinv_array_read(hash, sizeof hash, &info, path, hash_array,
+                                            FEATINV_DTYPE_U8) == FEATINV_OK;
+    there = there && info.ndim == 2 && info.shape[0] == 1 && info.shape[1] == EVALUATE_HASH &&
+            memcmp(hash, e->settings_hash, EVALUATE_HASH) == 0;
     free(path);
     return there;
 }
@@ -98,7 +120,17 @@ static bool is_torn_name(const char *name) {
     return strncmp(name, ".featinv", 8) == 0;
 }
 
-/* Parts of the evaluation that was there: they would be taken for this one's. */
+static bool has_parts(const char *folder) {
+    DIR *dir = opendir(folder);
+    bool found = false;
+    for (struct dirent *entry; dir && !found && (entry = readdir(dir));)
+        found = is_part_name(entry->d_name);
+    if (dir)
+        (void)closedir(dir);
+    return found;
+}
+
+/* What a killed process has left and, where wanted, the parts of the evaluation that was there. */
 static int clear_parts(const char *folder, bool whole_ones) {
     DIR *dir = opendir(folder);
     int code = CLI_DONE;
@@ -115,6 +147,22 @@ static int clear_parts(const char *folder, bool whole_ones) {
     return code;
 }
 
+/* Whether what is in the folder may be gone on from or replaced. old NULL: nothing is known. */
+static int check_begun(const evaluate *e, const json_t *old, const char *parts) {
+    const cli_values *v = e->values;
+    if (v->resume || v->shards > 0) {
+        const char *key = old ? find_difference(e, old) : NULL;
+        return key ? refuse(e, key, json_object_get(old, key), json_object_get(e->settings, key))
+                   : CLI_DONE;
+    }
+    if (!v->force && has_parts(parts))
+        return cli_fail(CLI_USAGE,
+                        "%s: holds finished parts of an evaluation: give --resume to go on with "
+                        "them or --force to remove them",
+                        v->output);
+    return CLI_DONE;
+}
+
 int evaluate_store_open(const evaluate *e) {
     const cli_values *v = e->values;
     size_t made_from;
@@ -125,17 +173,16 @@ int evaluate_store_open(const evaluate *e) {
     json_t *old = load_settings(e);
     bool goes_on = old && (v->resume || v->shards > 0);
     code = parts && pictures ? CLI_DONE : cli_fail_memory();
-    if (!code && goes_on)
-        code = check_settings(e, old);
+    if (!code)
+        code = check_begun(e, old, parts);
     if (!code)
         code = make_folder(parts);
     if (!code && e->pictures > 0)
         code = make_folder(pictures);
-    /* beside other shards only what an older evaluation left is removed: one may just have begun */
-    if (!code && (!v->shards || (old && !goes_on)))
-        code = clear_parts(parts, !goes_on);
     if (!code && !goes_on)
         code = cli_write_json(v->output, settings_file, e->settings);
+    if (!code && !v->shards) /* others may be writing beside a shard */
+        code = clear_parts(parts, v->force);
     json_decref(old);
     free(parts);
     free(pictures);
@@ -146,7 +193,7 @@ int evaluate_store_open(const evaluate *e) {
 
 /* ---------------------------------------------------------------- arrays --------------------- */
 
-enum { MOST_ARRAYS = 3 * EVALUATE_MOST_SLOTS + 2, MOST_NAME = 24 };
+enum { MOST_ARRAYS = 3 * EVALUATE_MOST_SLOTS + 3, MOST_NAME = 24 };
 
 typedef struct arrays {
     featinv_tensor tensors[MOST_ARRAYS];
@@ -194,13 +241,19 @@ static void list_arrays(arrays *a, const evaluate *e, const evaluate_task *task,
 int evaluate_part_write(const evaluate *e, int64_t part, const evaluate_block *block) {
     const evaluate_task *task = evaluate_task_of(e, part);
     char *path = part_path(e, part), *problems = json_dumps(block->problems, JSON_COMPACT);
-    int code = path && problems ? CLI_DONE : cli_fail_memory();
+    int code = path && problems ? evaluate_store_check(e) : cli_fail_memory();
+    char hash[EVALUATE_HASH];
     arrays a;
     if (!code) {
+        memcpy(hash, e->settings_hash, sizeof hash);
         list_arrays(&a, e, task, block, 0, block->count);
+        add(&a, hash_array, -1, hash, FEATINV_DTYPE_U8, 1, EVALUATE_HASH);
         add(&a, "problems", -1, problems, FEATINV_DTYPE_U8, 1, (int64_t)strlen(problems));
         featinv_status status = featinv_array_write(path, a.tensors, a.names, a.count, 0);
-        code = status ? cli_fail_status(status, path) : CLI_DONE;
+        if (status) /* it may be that the file was cleared away by another evaluation */
+            code = evaluate_store_check(e);
+        if (status && !code)
+            code = cli_fail_status(status, path);
     }
     free(path);
     free(problems);

@@ -52,7 +52,8 @@ static int read_photos(work *w, int64_t first) {
     int code = which ? CLI_DONE : cli_fail_memory();
     for (int64_t i = 0; !code && i < n; i++) {
         which[i] = evaluate_item_image(w->e, w->task, first + i);
-        which[n + i] = which[i] + 1;
+        if (sides == 2)
+            which[n + i] = set->pairs[2 * (first + i) + 1];
     }
     if (!code)
         code = evaluate_photos_read(&w->photos, w->e, w->block, set, which, sides * n);
@@ -286,6 +287,8 @@ static int work_on_pictures(evaluate *e, const evaluate_task *task, evaluate_blo
         code = make_pictures(&w);
         if (!code)
             code = measure(&w);
+        if (!code)
+            code = evaluate_store_check(e);
         if (!code)
             code = write_pictures(&w);
     }

@@ -6,6 +6,7 @@ fake one, where a run takes milliseconds.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import COMMAND, ROOT, make_bundle
+from conftest import COMMAND, ROOT, make_bundle, safetensors
 
 sys.path.insert(0, str(ROOT / "models" / "recipe"))
 import scenes  # noqa: E402
@@ -170,7 +171,7 @@ def test_floors_lie_below_the_ceiling(tables):
 
 def test_mixing_begins_at_the_first_image(tables):
     for row in tables["mix"]:
-        assert row["pairs"] >= 2
+        assert row["pairs"] == IMAGES // 2
         if row["weight"] == 0.0:
             assert row["cosine_mixed"] == row["cosine_a"]
     first, half = tables["mix"][:2]  # of the spatial model
@@ -449,11 +450,102 @@ def test_a_run_begins_anew_and_a_resume_does_not(featinv, shared, tmp_path):
     featinv(*shared, "-o", out, "--resume")
     after = [p.stat().st_mtime_ns for p in parts]
     assert [a == b for a, b in zip(stamps, after)] == [i != 3 for i in range(len(parts))]
-    featinv(*shared, "-o", out)  # all of it again
+    for name in ("tables.json", "tables.md", "index.html"):
+        (out / name).unlink()
+    featinv(*shared, "-o", out, "--resume")  # nothing is left to do but the tables
+    assert after == [p.stat().st_mtime_ns for p in parts]
+    assert (out / "tables.json").read_bytes() == first and (out / "index.html").exists()
+    featinv(*shared, "-o", out, "--force")  # all of it again
     assert all(p.stat().st_mtime_ns > t for p, t in zip(parts, after))
     assert (out / "tables.json").read_bytes() == first
-    featinv(*shared, "-o", out, "--seed", 3, "--tables", "1")  # what was there is no part of it
+    featinv(*shared, "-o", out, "--seed", 3, "--tables", "1", "--force")
     assert part_count(out) < len(parts) and (out / "tables.json").read_bytes() != first
+
+
+def contents(folder: Path) -> dict:
+    """Every file below and its bytes."""
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("change", [[], ["--seed", 3]])
+def test_finished_parts_are_not_removed_unasked(featinv, shared, tmp_path, change):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "parts").mkdir()  # empty: nothing to lose
+    (out / "notes.txt").write_text("mine")
+    featinv(*shared, "-o", out)
+    before = contents(out)
+    result = featinv(*shared, *change, "-o", out, expect=2)
+    assert str(out) in result.err and "--resume" in result.err and "--force" in result.err
+    assert len(result.err.splitlines()) == 1 and contents(out) == before
+    for other in (["--resume"], ["--shard", "0/2"]):
+        assert other[0] in featinv(*shared, "-o", out, "--force", *other, expect=2).err
+    assert contents(out) == before
+
+
+def test_parts_of_other_settings_are_not_there(featinv, shared, tmp_path):
+    """Even where nothing but the parts themselves says what they were made with."""
+    out, other = tmp_path / "out", [*shared, "--seed", 3]
+    featinv(*shared, "-o", out)
+    featinv(*other, "-o", tmp_path / "other")
+    (out / "settings.json").unlink()
+    featinv(*other, "-o", out, "--resume")
+    assert (out / "tables.json").read_bytes() == (tmp_path / "other/tables.json").read_bytes()
+    stamps = [p.stat().st_mtime_ns for p in sorted((out / "parts").iterdir())]
+    (out / "settings.json").unlink()
+    featinv(*other, "-o", out, "--resume")  # its own parts are known without
+    assert stamps == [p.stat().st_mtime_ns for p in sorted((out / "parts").iterdir())]
+    torn = sorted((out / "parts").iterdir())[2]
+    torn.write_bytes(torn.read_bytes()[:200])
+    featinv(*other, "-o", out, "--resume")
+    assert (out / "tables.json").read_bytes() == (tmp_path / "other/tables.json").read_bytes()
+
+
+@pytest.mark.parametrize("how", [[], ["--shard", "0/2"]])
+def test_two_evaluations_in_one_folder(featinv, environment, shared, tmp_path, how):
+    """The one whose folder was taken ends in one line; the other's figures are its own."""
+    out, other = tmp_path / "out", [*shared, "--seed", 3]
+    featinv(*other, "-o", tmp_path / "other")
+    first = start(environment, *shared, "-o", out, *how, delay=0.02)
+    wait_for(lambda: part_count(out) > 3, first)
+    featinv(*other, "-o", out, "--force")
+    _, err = first.communicate(timeout=20)
+    assert first.returncode == 1 and len(err.splitlines()) == 1, err
+    assert b"settings.json: is no longer of this evaluation" in err
+    featinv(*other, "-o", out, "--resume")
+    for name in ("tables.json", "tables.md", "index.html"):
+        assert (out / name).read_bytes() == (tmp_path / "other" / name).read_bytes(), name
+    assert contents(out / "pictures").keys() >= {
+        out / "pictures" / p.name for p in (tmp_path / "other" / "pictures").iterdir()}
+    for path in (tmp_path / "other" / "pictures").iterdir():
+        assert (out / "pictures" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+@pytest.mark.parametrize("change", ["size", "time", "ood"])
+def test_images_that_changed_are_refused(featinv, shared, folders, tmp_path, change):
+    out, path, extra = tmp_path / "out", folders / "class 1" / "0.png", []
+    if change == "ood":
+        path = tmp_path / "ood" / "a.png"
+        path.parent.mkdir()
+        shutil.copy(folders / "loose.png", path)
+        extra = ["--ood", path.parent]
+    whole = [*shared, *extra, "--per-class", 9]
+    featinv(*whole, "-o", out)
+    before, was = contents(out), path.stat()
+    featinv(*whole, "-o", out, "--resume")
+    assert contents(out) == before
+    if change == "time":  # the same bytes, written again
+        os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns + 1000))
+    else:
+        Image.fromarray(np.full((5, 5, 3), 77, np.uint8)).save(path)
+        assert path.stat().st_size != was.st_size
+        os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+    for how in ("--resume", "--shard"):
+        result = featinv(*whole, "-o", out, how, *(["0/2"] if how == "--shard" else []), expect=2)
+        folder = tmp_path / "ood" if change == "ood" else folders
+        assert "other images" in result.err and str(folder) in result.err
+        assert len(result.err.splitlines()) == 1
+    assert contents(out) == before
 
 
 @pytest.mark.parametrize("change, named", [
@@ -476,6 +568,8 @@ def test_other_settings_are_refused(featinv, shared, tmp_path, change, named):
     (["--tables", "ood"], 2, "ood needs --ood"),
     (["--tables", "1", "--ood", "."], 2, "none of --tables 1"),
     (["--tables", "3"], 2, "nothing to do"),
+    (["--tables", "2"], 2, "2 needs two models"),
+    (["--tables", "1,2"], 2, "2 needs two models"),
     (["--shard", "2/2"], 2, "I/N"),
     (["--weights", "0,2"], 2, "from 0 to 1"),
     (["--scales", "1,x"], 2, "--scales"),
@@ -534,6 +628,84 @@ def test_a_corrupt_picture(featinv, shared, folders, tmp_path):
             value(row_of(read(tmp_path / "without"), "controlnet"), key), rel=1e-6), key
 
 
+def test_a_bundle_given_twice(featinv, shared, bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "copy")
+    result = featinv(*shared, "-m", tmp_path / "copy", "-o", tmp_path / "out", expect=2)
+    assert f"{tmp_path}/copy: is the same bundle as" in result.err and str(bundle) in result.err
+    assert len(result.err.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("counts, pairs", [((5, 5, 5), 7), ((1, 5, 2), 3), ((1, 1, 2), 2)])
+def test_mixes_pair_all_images_that_can_be(featinv, bundle, folders, tmp_path, counts, pairs):
+    """Half of the images, or those outside a class that is larger than all others."""
+    for c, count in enumerate(counts):
+        for path in sorted((folders / f"class {c}").rglob("*.png"))[count:]:
+            path.unlink()
+    out = tmp_path / "out"
+    featinv("evaluate", "--data", folders, "-m", bundle, "--tables", "mix", "--weights", "0,1",
+            "--pictures", 99, "-o", out)
+    tables = read(out)
+    assert [row["pairs"] for row in tables["mix"]] == [pairs, pairs]
+    first, last = tables["mix"]  # weight 0 is A alone, 1 is B alone
+    assert first["cosine_mixed"] == first["cosine_a"] and last["cosine_mixed"] == last["cosine_b"]
+
+
+def test_one_image_and_one_class(featinv, shared, bundle, folders, tmp_path):
+    """No pair to mix, no interval, and words in the singular."""
+    for c in (1, 2):
+        shutil.rmtree(folders / f"class {c}")
+    result = featinv(*shared, "--tables", "mix", "-o", tmp_path / "none", expect=2)
+    assert "mix needs images of two classes" in result.err and result.err.endswith("holds 1\n")
+    featinv(*shared, "--per-class", 1, "-o", tmp_path / "out")
+    row = row_of(read(tmp_path / "out"), "controlnet")
+    assert row["cosine_median"]["value"] is not None
+    assert row["cosine_median"]["low"] is row["cosine_median"]["high"] is None
+    assert "\n1 image of 1 class (" in (tmp_path / "out" / "tables.md").read_text()
+
+
+def test_a_bundle_without_the_mean_says_so(featinv, folders, tmp_path):
+    bundle = make_bundle(tmp_path / "bundle")
+    out, line = tmp_path / "out", "No centred cosine of fake: the bundle has no features.npz"
+    run = ["evaluate", "--data", folders, "-m", bundle, "--tables", 1, "-o", out]
+    featinv(*run)
+    assert line not in (out / "tables.md").read_text()
+    (bundle / "features.npz").unlink()
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    del manifest["files"]["features.npz"]
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    featinv(*run, "--force")
+    for name in ("tables.md", "index.html"):
+        assert (out / name).read_text().count(line) == 1, name
+
+
+def test_the_autoencoder_is_shown_once_per_base(featinv, shared, bundle, tmp_path):
+    """A bundle, one that draws with its UNet and decoder, and one with a base of its own."""
+    first, derived, other = (tmp_path / name for name in ("first", "derived", "other"))
+    for folder in (first, derived, other):
+        shutil.copytree(bundle, folder)
+    manifest = json.loads((derived / "manifest.json").read_text())
+    for name in ("unet.ts", "unet.safetensors", "encoder.ts", "decoder.ts", "contexts.npz"):
+        (derived / name).unlink()
+        del manifest["files"][name]
+    (derived / "control.safetensors").write_bytes(safetensors(["control.a"]))
+    manifest["files"]["control.safetensors"] = {
+        "sha256": hashlib.sha256((derived / "control.safetensors").read_bytes()).hexdigest(),
+        "bytes": (derived / "control.safetensors").stat().st_size}
+    sha256 = hashlib.sha256((first / "manifest.json").read_bytes()).hexdigest()
+    manifest["base"] = {"path": "../first", "manifest_sha256": sha256}
+    (derived / "manifest.json").write_text(json.dumps(manifest))
+    manifest = json.loads((other / "manifest.json").read_text()) | {"name": "other"}
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    models = ["-m", first, "-m", derived, "-m", other]
+    at = shared.index("-m")
+    featinv(*shared[:at], *models, *shared[at + 2:], "--tables", 1, "-o", tmp_path / "out")
+    tables = read(tmp_path / "out")
+    assert [r["model"] for r in tables["rows"] if r["kind"] == "autoencoder"] == [0, 1, 2]
+    for picture in tables["pictures"]:
+        shown = [item["model"] for item in picture["items"] if item["what"] == "autoencoder"]
+        assert shown == [0, 2]
+
+
 def limited(size):
     """No file may grow beyond size: writing fails in the middle, as on a full disk."""
     import resource
@@ -553,8 +725,23 @@ def test_a_full_disk(featinv, shared, tmp_path, size):
 
 
 def test_the_output_is_none_of_the_images(featinv, shared, folders):
-    """-o below --data: neither its pictures nor its folder become a class."""
-    for _ in range(2):
-        featinv(*shared, "-o", folders / "evaluation")
-        tables = read(folders / "evaluation")
+    """-o below --data: neither its pictures nor its folder become a class, of no later run."""
+    for name, how in (("first", []), ("first", ["--force"]), ("second", []), ("third", [])):
+        featinv(*shared, "-o", folders / name, *how)
+        tables = read(folders / name)
         assert tables["settings"]["classes"] == 3 and tables["settings"]["images"] == 12
+        (folders / "second" / "settings.json").unlink(missing_ok=True)  # its tables tell
+    assert (folders / "first" / "pictures").exists() and (folders / "first/settings.json").exists()
+
+
+@pytest.mark.parametrize("option", ["--data", "--ood"])
+def test_the_output_is_not_the_folder_of_images(featinv, shared, folders, tmp_path, option):
+    out = folders
+    if option == "--ood":
+        out = tmp_path / "ood"
+        shutil.copytree(folders / "class 1", out)
+        shared = [*shared, "--ood", out]
+    before = contents(out)
+    result = featinv(*shared, "-o", f"{out}/.", expect=2)
+    assert f"is the folder of {option}" in result.err and len(result.err.splitlines()) == 1
+    assert contents(out) == before

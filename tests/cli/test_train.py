@@ -1,5 +1,5 @@
-"""`featinv train` over the fake backend: options, state, resume, failures. A fake step takes no
-time, and its weights depend on the images, the draws and each other as real ones do.
+"""`featinv train` over the fake backend: options, state, failures. A fake step takes no time, and
+its weights depend on the images, the draws and each other as real ones do.
 
 tests/train/kill.py kills trainings of the real backend; the last tests here train a little with it.
 """
@@ -10,13 +10,10 @@ import hashlib
 import json
 import os
 import pty
-import random
 import resource
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -24,56 +21,8 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from conftest import BUILD, COMMAND, ROOT, make_bundle
-
-CHECKPOINT = "checkpoint.safetensors"
-PREVIOUS = "checkpoint-previous.safetensors"
-TIMES = ("seconds", "samples_per_second")
-
-
-@pytest.fixture
-def data(tmp_path):
-    """Sixteen noisy images in a folder of two class folders."""
-    rng = np.random.default_rng(1)
-    folder = tmp_path / "data"
-    for i in range(16):
-        path = folder / f"class{i % 2}" / f"{i:02}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (14, 12 + i % 3, 3), np.uint8)).save(path)
-    return folder
-
-
-def lines(output):
-    """log.jsonl of a training as objects."""
-    path = output.with_name(output.name + ".training") / "log.jsonl"
-    return [json.loads(text) for text in path.read_text().splitlines()]
-
-
-def timeless(output):
-    """The log but for times and the output's name."""
-    out = [{k: v for k, v in line.items() if k not in TIMES} for line in lines(output)]
-    out[0]["settings"]["run"].pop("output")
-    return out
-
-
-def state_of(output):
-    return output.with_name(output.name + ".training")
-
-
-def tree(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*"))
-            if p.is_file()}
-
-
-def without_lock(output):
-    """The state folder's files; the lock names the process that held it last."""
-    return {name: data for name, data in tree(state_of(output)).items() if name != "lock"}
-
-
-def assert_same_training(a, b):
-    """Weights, optimiser, log and output bundle of two trainings are the same bytes."""
-    assert (state_of(a) / CHECKPOINT).read_bytes() == (state_of(b) / CHECKPOINT).read_bytes()
-    assert timeless(a) == timeless(b)
-    assert tree(a) == tree(b)
+from trainings import (CHECKPOINT, PREVIOUS, TIMES, data, featinv, lines, logged,  # noqa: F401
+                       nameless, run, start, state_of, timeless, tree, wait_for, without_lock)
 
 
 # ------------------------------------------------------------------ what is written
@@ -194,11 +143,12 @@ def test_workers_and_progress_change_nothing(featinv, environment, bundle, data,
     os.close(leader)
     process.communicate(timeout=20)
     assert process.returncode == 0
+    assert b"b.training/index.html shows this training: 14 images, 2 held out" in text
     assert b"train 9/9 steps, loss " in text and b"samples/s" in text
     assert text.endswith(b"\r\x1b[K"), "the line is left clean"
     a, b = timeless(tmp_path / "a"), timeless(tmp_path / "b")
     assert a[1:] == b[1:]
-    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    assert nameless(tmp_path / "a") == nameless(tmp_path / "b")
 
 
 def test_cache_gives_the_same_at_any_start(featinv, bundle, data, tmp_path):
@@ -330,15 +280,7 @@ def test_corrupt_images_are_left_out_and_reported_once(featinv, environment, bun
             run(environment, *shared, *option, "-o", parts, "--steps", steps, "--resume", "--force")
         again = [x["problem"] for x in lines(parts) if "problem" in x]
         assert sorted(again) == sorted(problems)
-        assert tree(parts) == tree(out)
-
-
-def run(environment, *args):
-    """Runs the command; exit code and standard error."""
-    result = subprocess.run([str(COMMAND), *map(str, args)], capture_output=True, env=environment,
-                            timeout=60)
-    assert result.returncode in (0, 3), result.stderr
-    return result.returncode, result.stderr.decode()
+        assert nameless(parts) == nameless(out)
 
 
 def test_a_folder_of_corrupt_images_only(featinv, bundle, data, tmp_path):
@@ -350,174 +292,6 @@ def test_a_folder_of_corrupt_images_only(featinv, bundle, data, tmp_path):
     assert not state_of(tmp_path / "out").exists()
     result = featinv(*shared, "--no-augment", "--cache", expect=3)
     assert "none of its images can be read" in result.err.splitlines()[-1]
-
-
-# ------------------------------------------------------------------ stopped and resumed
-
-def start(environment, *args, delay):
-    return subprocess.Popen([str(COMMAND), *map(str, args)], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, env=dict(environment, FAKE_DELAY=str(delay)))
-
-
-def wait_for(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.005)
-
-
-def logged(output):
-    """The last whole step line's step of a log that is being written."""
-    path = state_of(output) / "log.jsonl"
-    if not path.exists():
-        return 0
-    found = [0]
-    for text in path.read_text().splitlines():
-        try:
-            found.append(json.loads(text).get("step", 0))
-        except json.JSONDecodeError:
-            pass
-    return max(found)
-
-
-def settings(data, bundle):
-    return ["train", "--data", data, "-m", bundle, "--steps", 40, "--batch", 3, "--lr", 1e-2,
-            "--ema", 0.9, "--checkpoint-every", 4, "--validate-every", 7]
-
-
-def test_ctrl_c_saves_and_resume_goes_on_the_same(featinv, environment, bundle, data, tmp_path):
-    shared, out = settings(data, bundle), tmp_path / "out"
-    featinv(*shared, "-o", tmp_path / "whole")
-    stops = []
-    for _ in range(4):
-        process = start(environment, *shared, "-o", out, "--resume", delay=0.02)
-        before = stops[-1] if stops else 0
-        wait_for(lambda: logged(out) > before + 2)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
-        assert process.returncode == 130 and len(err.splitlines()) == 1, err
-        assert b"interrupted after step " in err and b"--resume" in err
-        stops.append(int(err.split(b"after step ")[1].split()[0]))
-        assert stops[-1] > before and logged(out) == stops[-1]
-        page = (state_of(out) / "index.html").read_text()
-        assert "http-equiv" not in page and "--resume goes on" in page
-        assert not (state_of(out) / "validation").exists() and not out.exists()
-    featinv(*shared, "-o", out, "--resume")
-    assert_same_training(out, tmp_path / "whole")
-
-
-def test_a_second_ctrl_c_ends_at_once(environment, bundle, data, tmp_path):
-    process = start(environment, "train", "--data", data, "-m", bundle, "-o", tmp_path / "out",
-                    "--validate-every", 0, "--batch", 1, delay=3)
-    wait_for(lambda: (state_of(tmp_path / "out") / "log.jsonl").exists())
-    time.sleep(0.3)
-    begin = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
-    assert process.returncode == 130 and time.monotonic() - begin < 1.5
-
-
-def test_killed_at_random_moments_and_resumed(featinv, environment, bundle, data, tmp_path):
-    shared, out = settings(data, bundle), tmp_path / "out"
-    featinv(*shared, "-o", tmp_path / "whole")
-    moments = random.Random(3)
-    kills = 0
-    while kills < 8:
-        process = start(environment, *shared, "-o", out, "--resume", delay=0.004)
-        time.sleep(moments.uniform(0.0, 0.5))
-        process.kill()
-        _, err = process.communicate(timeout=20)
-        assert not err
-        if process.returncode == 0:  # this one was through: once more from the start
-            shutil.rmtree(out)
-            shutil.rmtree(state_of(out))
-            continue
-        assert process.returncode == -signal.SIGKILL
-        kills += 1
-    result = featinv(*shared, "-o", out, "--resume", *(["--force"] if out.exists() else []))
-    assert not result.err
-    assert_same_training(out, tmp_path / "whole")
-    assert sorted(p.name for p in state_of(out).iterdir()) == sorted(
-        p.name for p in state_of(tmp_path / "whole").iterdir())
-
-
-def test_what_killed_runs_left_half_written_is_removed(featinv, bundle, data, tmp_path):
-    """In the state folder anything; beside the output what the run before left, and no more."""
-    shared, out = settings(data, bundle), tmp_path / "out"
-    featinv(*shared, "-o", out, "--steps", 5)
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    (state_of(out) / "lock").write_text(f"{gone.pid}\n")
-    mine = tmp_path / f".featinv-{gone.pid}-3.tmp"
-    other = tmp_path / f".featinv-{os.getpid()}-0.tmp"
-    for folder in (mine, other, state_of(out) / ".featinv-7-0.tmp", state_of(out) / "validation"):
-        folder.mkdir()
-        (folder / "unet.ts").write_text("half")
-    (state_of(out) / ".featinv-8-1.tmp").write_text("half")
-    featinv(*shared, "-o", out, "--steps", 6, "--resume", "--force")
-    assert not mine.exists() and (other / "unet.ts").exists()
-    assert not [p for p in state_of(out).iterdir()
-                if p.name.startswith(".") or p.name == "validation"]
-
-
-@pytest.mark.parametrize("moves", [
-    [(CHECKPOINT, "checkpoint-next.safetensors"), (PREVIOUS, CHECKPOINT)],
-    [(CHECKPOINT, "checkpoint-next.safetensors")]], ids=["before", "between"])
-def test_killed_while_checkpoints_change_places(featinv, bundle, data, tmp_path, moves):
-    """The two moments between whole files and their names."""
-    shared, out = settings(data, bundle), tmp_path / "out"
-    featinv(*shared, "-o", tmp_path / "whole")
-    featinv(*shared, "-o", out, "--steps", 22)
-    for source, target in moves:
-        (state_of(out) / source).rename(state_of(out) / target)
-    featinv(*shared, "-o", out, "--resume", "--force")
-    assert ((state_of(out) / CHECKPOINT).read_bytes()
-            == (state_of(tmp_path / "whole") / CHECKPOINT).read_bytes())
-
-
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(featinv, environment, bundle,
-                                                           data, tmp_path):
-    shared, out = settings(data, bundle), tmp_path / "out"
-    featinv(*shared, "-o", tmp_path / "whole")
-    featinv(*shared, "-o", out, "--steps", 22)  # checkpoints of 20 and 22
-    damaged = bytearray((state_of(out) / CHECKPOINT).read_bytes())
-    damaged[-100] ^= 1
-    (state_of(out) / CHECKPOINT).write_bytes(damaged)
-    code, err = run(environment, *shared, "-o", out, "--resume", "--force")
-    assert code == 0 and len(err.splitlines()) == 1, err
-    assert CHECKPOINT in err and "going on from step 20 of " + PREVIOUS in err
-    assert (state_of(out) / "checkpoint-damaged.safetensors").read_bytes() == damaged
-    assert ((state_of(out) / CHECKPOINT).read_bytes()
-            == (state_of(tmp_path / "whole") / CHECKPOINT).read_bytes())
-    for name in (CHECKPOINT, PREVIOUS):
-        path = state_of(out) / name
-        path.write_bytes(path.read_bytes()[:-50])
-    text = featinv(*shared, "-o", out, "--resume", "--force", expect=3).err
-    assert "nor can the one before be used" in text
-
-
-def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(featinv, bundle, data, tmp_path):
-    shared, out = settings(data, bundle), tmp_path / "out"
-    featinv(*shared, "-o", tmp_path / "whole")
-    text = featinv(*shared, "-o", out, env={"FAKE_NORM": "nan"}, expect=1).err
-    assert "step 1: the gradient is not finite; there is no checkpoint yet" in text
-    assert not state_of(out).exists()
-    featinv(*shared, "-o", out, "--steps", 9)
-    kept = (state_of(out) / CHECKPOINT).read_bytes()
-    text = featinv(*shared, "-o", out, "--resume", "--force", env={"FAKE_NORM": "inf"},
-                   expect=1).err
-    assert "step 10: the gradient is not finite; the checkpoint of step 9 stays" in text
-    assert len(text.splitlines()) == 1 and (state_of(out) / CHECKPOINT).read_bytes() == kept
-    featinv(*shared, "-o", out, "--resume", "--force")
-    assert_same_steps(out, tmp_path / "whole")
-
-
-def assert_same_steps(a, b):
-    """Equal checkpoints and step lines; validations lie where the shorter run ended, too."""
-    assert (state_of(a) / CHECKPOINT).read_bytes() == (state_of(b) / CHECKPOINT).read_bytes()
-    assert ([x for x in timeless(a) if "loss" in x] == [x for x in timeless(b) if "loss" in x])
 
 
 # ------------------------------------------------------------------ the real backend

@@ -110,8 +110,9 @@ def main() -> int:
     environment = dict(os.environ, OMP_WAIT_POLICY="passive")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data, whole, killed = folder / "data", folder / "whole", folder / "killed"
-        state = folder / "killed.training"
+        data = folder / "data"
+        whole, killed = folder / "whole" / "made", folder / "killed" / "made"  # one name
+        state = killed.with_name("made.training")
         subprocess.run([sys.executable, str(ROOT / "models" / "recipe" / "scenes.py"), "--count",
                         str(args.images), "--seed", "5000", "-o", str(data)], check=True)
         started = time.monotonic()

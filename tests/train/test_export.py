@@ -1,5 +1,6 @@
 """A trained bundle: whole, readable by every reader, and with the trained weights in it."""
 
+import ctypes as c
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ import pytest
 from conftest import SCENES
 from safetensors import safe_open
 from safetensors.numpy import load_file
-from training import Trainer
+from training import ExportOptions, Trainer
 
 LATENT = (4, 16, 16)
 
@@ -145,6 +146,52 @@ def test_a_bundle_with_a_base(based, given, tmp_path, mode, place):
     with Trainer(again) as trainer:
         assert trainer.loss(2, **given)[0].loss == pytest.approx(later, rel=1e-6)
     again.close()
+
+
+class WithMean(c.Structure):
+    """The export's options, with what came after the first version of them."""
+
+    _fields_ = [*ExportOptions._fields_, ("feature_mean", c.POINTER(capi.Tensor))]
+
+
+def export_with_mean(trainer, path, mean):
+    options, tensor = WithMean(), capi.view(mean)
+    capi.check(capi.lib.featinv_trainer_export_options_init(c.byref(options),
+                                                            c.c_size_t(c.sizeof(options))))
+    options.feature_mean = c.pointer(tensor)
+    capi.check(capi.lib.featinv_trainer_export(trainer.handle, str(path).encode(),
+                                               c.byref(options)))
+
+
+def test_a_mean_for_a_bundle_that_has_none(scenes, given, tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(SCENES, start)
+    manifest = json.loads((start / "manifest.json").read_text())
+    (start / "features.npz").unlink()
+    del manifest["files"]["features.npz"]
+    (start / "manifest.json").write_text(json.dumps(manifest))
+    mean = np.random.default_rng(3).normal(size=96).astype(np.float32)
+    session = capi.Session(start, threads=1)
+    with trained(session, given, steps=1) as trainer:
+        export_with_mean(trainer, tmp_path / "a", mean)
+        export_with_mean(trainer, tmp_path / "b", mean)
+        trainer.export(tmp_path / "none")
+        for wrong, status in ((mean[:95].copy(), -15), (mean.astype(np.float64), -15),
+                              (np.where(np.arange(96) == 7, np.nan, mean).astype(np.float32), -16)):
+            error = refusal(export_with_mean, trainer, tmp_path / "bad", wrong)
+            assert error.status == status and "feature_mean" in error.text
+        assert not (tmp_path / "bad").exists()
+    session.close()
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert not (tmp_path / "none" / "features.npz").exists()
+    with np.load(tmp_path / "a" / "features.npz") as file:
+        assert file.files == ["mean"] and np.array_equal(file["mean"], mean)
+    listed = json.loads((tmp_path / "a" / "manifest.json").read_text())["files"]["features.npz"]
+    assert listed["sha256"] == hashlib.sha256(files(tmp_path / "a")["features.npz"]).hexdigest()
+    capi.Session(tmp_path / "a", threads=1).close()
+    with trained(scenes, given, steps=1) as trainer:
+        export_with_mean(trainer, tmp_path / "own", mean)
+    assert files(tmp_path / "own")["features.npz"] == files(SCENES)["features.npz"]
 
 
 def refusal(call, *args, **settings):
