@@ -3,8 +3,8 @@
 
 #include <stdlib.h>
 
-/* Images whose maps give the mean, and how many of them pass through the backbone at a time. Both
- * are fixed: a resumed training finds the same mean to the bit, whatever its number of processes. */
+/* Images whose maps give the mean, and how many pass through the backbone at a time. Both are
+ * fixed: a resumed training finds the same mean to the bit, whatever its number of processes. */
 enum { MOST_IMAGES = 256, AT_A_TIME = 8 };
 
 typedef struct total {
