@@ -13,6 +13,12 @@ json_t *cli_json_number(double value) {
     return isfinite(value) ? json_real(value) : json_null();
 }
 
+json_t *cli_json_hash(uint64_t hash) {
+    char text[24];
+    (void)snprintf(text, sizeof text, "%016llx", (unsigned long long)hash);
+    return json_string(text);
+}
+
 void cli_json_set(json_t *object, const char *key, json_t *value) {
     (void)json_object_set_new(object, key, value);
 }

@@ -11,6 +11,8 @@
 json_t *cli_json_text(const char *text);
 /* NaN and infinity become null. */
 json_t *cli_json_number(double value);
+/* 16 hexadecimal digits. */
+json_t *cli_json_hash(uint64_t hash);
 /* Steals value. */
 void cli_json_set(json_t *object, const char *key, json_t *value);
 /* Names of the concept sets that a bundle holds. */

@@ -120,19 +120,13 @@ int cli_job_check_arrays(cli_job *job) {
 
 /* ---------------------------------------------------------------- for a resume --------------- */
 
-static json_t *hash_text(uint64_t hash) {
-    char text[24];
-    (void)snprintf(text, sizeof text, "%016llx", (unsigned long long)hash);
-    return json_string(text);
-}
-
 static json_t *array_value(const cli_array *array) {
     uint64_t hash;
     if (!array->data)
         return json_null();
     cli_hash_start(&hash);
     cli_hash_add(&hash, array->data, (size_t)cli_array_count(array) * sizeof(float));
-    return hash_text(hash);
+    return cli_json_hash(hash);
 }
 
 /* Which inputs there are: paths of images, content of maps. */
@@ -143,7 +137,7 @@ static json_t *inputs_value(const cli_job *job) {
         for (int64_t i = 0; i < job->count; i++)
             cli_hash_add(&hash, job->inputs.items[i].path, strlen(job->inputs.items[i].path) + 1);
     }
-    return hash_text(hash);
+    return cli_json_hash(hash);
 }
 
 /* The seed as text: JSON integers end at 2^63. */

@@ -172,12 +172,4 @@ void train_held_free(train_held *held);
 /* train_page.c: index.html; running: it reloads itself. */
 int train_page_write(const train *t, bool running);
 
-/* train_curve.c: lines over a shared x axis, as inline SVG. */
-typedef struct train_series {
-    const char *name, *colour; /* of CSS */
-    const double *x, *y;       /* ascending x; a y that is NaN is left out */
-    size_t count;
-} train_series;
-void train_curve_write(FILE *stream, const char *y_name, const train_series *series, size_t count);
-
 #endif

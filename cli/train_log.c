@@ -22,12 +22,6 @@ double train_mean_loss(const train *t) {
 
 /* ---------------------------------------------------------------- settings ------------------- */
 
-static json_t *hash_text(uint64_t hash) {
-    char text[24];
-    (void)snprintf(text, sizeof text, "%016llx", (unsigned long long)hash);
-    return json_string(text);
-}
-
 static json_t *seed_text(uint64_t seed) {
     char text[24];
     (void)snprintf(text, sizeof text, "%llu", (unsigned long long)seed);
@@ -44,7 +38,7 @@ static json_t *training_settings(const train *t) {
     cli_json_set(s, "warm_start_sha256", cli_json_text(t->warm_sha256));
     cli_json_set(s, "images", json_integer((json_int_t)t->data.trained_count));
     cli_json_set(s, "validation_images", json_integer((json_int_t)t->data.held_count));
-    cli_json_set(s, "images_hash", hash_text(t->data.hash));
+    cli_json_set(s, "images_hash", cli_json_hash(t->data.hash));
     cli_json_set(s, "batch", json_integer((json_int_t)t->batch));
     cli_json_set(s, "mode", json_string(modes[o->mode]));
     cli_json_set(s, "seed", seed_text(o->seed));

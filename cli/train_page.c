@@ -1,5 +1,6 @@
 /* index.html of a training: figures, curves, pictures, settings. */
 #include "page.h"
+#include "plot.h"
 #include "train.h"
 
 #include "../lib/markup.h"
@@ -11,6 +12,20 @@
 enum { MOST_POINTS = 400, MOST_ROWS = 8, RELOAD_SECONDS = 10 };
 
 /* ---------------------------------------------------------------- curves --------------------- */
+
+static void put_plot(cli_page *page, const char *title, const plot_series *series, size_t count) {
+    const char *const names[] = {series[0].name, series[count - 1].name};
+    const size_t looks[] = {series[0].look, series[count - 1].look};
+    if (count > 1)
+        plot_legend(page->stream, names, looks, count);
+    plot_lines(page->stream, &(plot){.title = title,
+                                     .x_name = "step",
+                                     .y_name = title,
+                                     .series = series,
+                                     .count = count,
+                                     .least = NAN,
+                                     .most = NAN});
+}
 
 /* The loss of single steps is noisy: an exponential mean over about 50 of them, its weights summing
  * to 1 from the first step on. */
@@ -33,10 +48,10 @@ static void put_losses(cli_page *page, const train *t) {
         }
     }
     if (count) {
-        train_series series = {"training loss", "var(--accent)", x, y, count};
+        const plot_series series = {.x = x, .y = y, .count = count};
         cli_page_card(page, "Training loss",
                       "Exponential mean over about 50 steps, dropouts included.");
-        train_curve_write(page->stream, "loss", &series, 1);
+        put_plot(page, "loss", &series, 1);
         cli_page_card_end(page);
     }
     free(x);
@@ -57,18 +72,19 @@ static void put_checks(cli_page *page, const train *t) {
         shuffled[i] = t->checks[i].shuffled;
         cosine[i] = t->checks[i].cosine;
     }
-    const train_series losses[] = {{"with its own map", "var(--accent)", x, right, n},
-                                   {"with another's map", "var(--bad)", x, shuffled, n}};
-    const train_series cosines = {"cosine", "var(--accent)", x, cosine, n};
+    const plot_series losses[] = {
+        {.name = "with its own map", .x = x, .y = right, .count = n},
+        {.name = "with another's map", .x = x, .y = shuffled, .count = n, .look = 1}};
+    const plot_series cosines = {.x = x, .y = cosine, .count = n};
     cli_page_card(page, "Loss of held-out images",
                   "Each at one timestep and noise that stay the same. The lines part where the "
                   "model has learned to use the map.");
-    train_curve_write(page->stream, "loss", losses, 2);
+    put_plot(page, "loss", losses, 2);
     cli_page_card_end(page);
     cli_page_card(page, "Agreement of pictures drawn",
                   "Median cosine between the map of a held-out image and that of the picture drawn "
                   "from it; mean over the pictures below.");
-    train_curve_write(page->stream, "cosine", &cosines, 1);
+    put_plot(page, "cosine", &cosines, 1);
     cli_page_card_end(page);
     free(values);
 }
@@ -181,6 +197,7 @@ int train_page_write(const train *t, bool running) {
         return page.code;
     if (running)
         (void)fprintf(page.stream, "<meta http-equiv=refresh content=%d>\n", RELOAD_SECONDS);
+    (void)fputs(plot_style, page.stream);
     put_tiles(&page, t);
     put_problems(&page, t);
     (void)fputs("<div style=\"display:grid;gap:1rem;margin:0 0 1rem;grid-template-columns:"

@@ -1,5 +1,5 @@
 /* The plots of an evaluation's page, from the figures of its tables. */
-#include "plot.h"
+#include "../plot.h"
 #include "show.h"
 
 #include "../cli.h"

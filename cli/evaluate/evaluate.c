@@ -138,12 +138,6 @@ static int open_networks(evaluate *e) {
     return code;
 }
 
-static json_t *hash_json(uint64_t hash) {
-    char text[24];
-    (void)snprintf(text, sizeof text, "%016llx", (unsigned long long)hash);
-    return json_string(text);
-}
-
 /* Everything that tables.json depends on. */
 static json_t *settings_json(const evaluate *e) {
     const cli_values *v = e->values;
@@ -175,8 +169,8 @@ static json_t *settings_json(const evaluate *e) {
     cli_json_set(s, "threads", json_integer(v->threads));
     cli_json_set(s, "max_pixels", json_integer((json_int_t)v->max_pixels));
     cli_json_set(s, "images", json_integer((json_int_t)e->set.count));
-    cli_json_set(s, "images_hash", hash_json(e->set.hash));
-    cli_json_set(s, "ood_hash", hash_json(e->ood.hash));
+    cli_json_set(s, "images_hash", cli_json_hash(e->set.hash));
+    cli_json_set(s, "ood_hash", cli_json_hash(e->ood.hash));
     return s;
 }
 

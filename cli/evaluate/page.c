@@ -1,5 +1,5 @@
 /* index.html of an evaluation. */
-#include "plot.h"
+#include "../plot.h"
 #include "show.h"
 
 #include "../cli.h"

@@ -52,7 +52,7 @@ def test_a_training_writes_bundle_log_page_and_checkpoint(featinv, bundle, data,
                      "original-1.png", *(f"drawn-{s:08}-{i}.png" for s in (0, 5, 10, 12)
                                          for i in (0, 1))}
     page = (state_of(out) / "index.html").read_text()
-    assert page.count("<svg") == 3 and page.count("data:image/png;base64,") == 10
+    assert page.count('<svg class="plot"') == 3 and page.count("data:image/png;base64,") == 10
     assert "http-equiv" not in page and "src=\"/" not in page and "Finished." in page
     featinv("reconstruct", *data.rglob("*.png"), "-m", out, "-o", tmp_path / "drawn")
 

@@ -1,7 +1,7 @@
 /* Bars between a floor and a ceiling, as inline SVG (plot.h). */
 #include "plot.h"
 
-#include "../../lib/markup.h"
+#include "../lib/markup.h"
 
 #include <math.h>
 #include <stdbool.h>

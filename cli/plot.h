@@ -1,8 +1,8 @@
 /* Plots as inline SVG that follow the page's light or dark look: lines with interval bands, and
  * bars between a floor and a ceiling. Series differ by colour (Okabe and Ito's, readable with
  * colour blindness), dash and marker. */
-#ifndef CLI_EVALUATE_PLOT_H
-#define CLI_EVALUATE_PLOT_H
+#ifndef CLI_PLOT_H
+#define CLI_PLOT_H
 
 #include <stddef.h>
 #include <stdio.h>
@@ -15,7 +15,7 @@ extern const char plot_style[];
 typedef struct plot_series {
     const char *name;
     const double *x, *y;      /* ascending x; a y that is NaN is left out */
-    const double *low, *high; /* the band; NaN: none there */
+    const double *low, *high; /* the band; NaN: none there; NULL: none at all */
     size_t count;
     size_t look; /* which colour, dash and marker */
 } plot_series;
@@ -27,7 +27,7 @@ typedef struct plot {
     double least, most; /* values that the y axis holds in any case; NaN: none */
 } plot;
 
-/* Writes nothing where no series has a point. */
+/* Writes nothing where no series has a point. Points have markers where they are few. */
 void plot_lines(FILE *stream, const plot *plot);
 
 typedef struct plot_bar {

@@ -1,11 +1,12 @@
 #include "plot.h"
 
-#include "../../lib/markup.h"
+#include "../lib/markup.h"
 
 #include <math.h>
 #include <stdbool.h>
 
 enum { LEFT = 58, TOP = 26, WIDE = 300, HIGH = 180, ROOM = 44, RIGHT = 18, TICKS = 4 };
+enum { FEW = 60 }; /* points of a series that stay apart */
 
 const char plot_style[] =
     "<style>:root{--p0:#0072b2;--p1:#d55e00;--p2:#00835f;--p3:#b3528a;--p4:#8a6a00;--p5:#2a8fc7;"
@@ -91,8 +92,10 @@ static bool find_frame(frame *f, const plot *p) {
             f->left = fmin(f->left, series->x[i]);
             f->right = fmax(f->right, series->x[i]);
             include(f, series->y[i]);
-            include(f, series->low[i]);
-            include(f, series->high[i]);
+            if (series->low && series->high) {
+                include(f, series->low[i]);
+                include(f, series->high[i]);
+            }
         }
     if (!(f->low <= f->high))
         return false;
@@ -107,14 +110,14 @@ static bool find_frame(frame *f, const plot *p) {
 
 /* ---------------------------------------------------------------- axes ----------------------- */
 
-/* The x values of a series as ticks, without labels that would run into the one before. */
-static void put_x_labels(FILE *stream, const frame *f, const plot_series *series) {
+/* Ticks at these x, without labels that would run into the one before. */
+static void put_x_labels(FILE *stream, const frame *f, const double *values, size_t count) {
     const double digit = 6.2, gap = 4.0; /* pixels */
     double end = -INFINITY;
-    for (size_t i = 0; i < series->count; i++) {
+    for (size_t i = 0; i < count; i++) {
         char label[32];
-        double x = across(f, series->x[i]);
-        double half = 0.5 * digit * snprintf(label, sizeof label, "%.4g", series->x[i]);
+        double x = across(f, values[i]);
+        double half = 0.5 * digit * snprintf(label, sizeof label, "%.9g", values[i]);
         (void)fprintf(stream, "<path stroke=\"currentColor\" d=\"M%.1f %dv4\"/>", x, TOP + HIGH);
         if (x - half < end + gap)
             continue;
@@ -124,16 +127,29 @@ static void put_x_labels(FILE *stream, const frame *f, const plot_series *series
     }
 }
 
+/* Round numbers, for series whose points are too many to be told apart. */
+static void put_round_labels(FILE *stream, const frame *f) {
+    double values[TICKS + 2], step = round_step((f->right - f->left) / TICKS);
+    size_t count = 0;
+    for (double x = ceil(f->left / step - 1e-9) * step;
+         x <= f->right && count < sizeof values / sizeof *values; x += step)
+        values[count++] = x;
+    put_x_labels(stream, f, values, count);
+}
+
 /* The ticks are those of the first series that spans the axis, else of the last one. */
 static void put_x_axis(FILE *stream, const frame *f, const plot *p) {
     for (size_t s = 0; s < p->count; s++) {
         const plot_series *series = &p->series[s];
         bool whole =
             series->count && series->x[0] <= f->left && series->x[series->count - 1] >= f->right;
-        if (whole || s + 1 == p->count) {
-            put_x_labels(stream, f, series);
-            return;
-        }
+        if (!whole && s + 1 < p->count)
+            continue;
+        if (series->count > FEW && f->right > f->left)
+            put_round_labels(stream, f);
+        else
+            put_x_labels(stream, f, series->x, series->count);
+        return;
     }
 }
 
@@ -164,7 +180,7 @@ static void put_axes(FILE *stream, const frame *f, const plot *p) {
 /* ---------------------------------------------------------------- lines ---------------------- */
 
 static bool has_band(const plot_series *s, size_t i) {
-    return isfinite(s->y[i]) && isfinite(s->low[i]) && isfinite(s->high[i]);
+    return s->low && s->high && isfinite(s->y[i]) && isfinite(s->low[i]) && isfinite(s->high[i]);
 }
 
 /* One area for each run of points that have an interval. */
@@ -199,7 +215,7 @@ static void put_line(FILE *stream, const frame *f, const plot_series *s) {
         pen = true;
     }
     (void)fputs("\"/>", stream);
-    for (size_t i = 0; i < s->count; i++)
+    for (size_t i = 0; s->count <= FEW && i < s->count; i++)
         if (isfinite(s->y[i]))
             put_marker(stream, s->look, across(f, s->x[i]), down(f, s->y[i]));
     (void)fputc('\n', stream);
