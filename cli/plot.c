@@ -99,6 +99,8 @@ static bool find_frame(frame *f, const plot *p) {
         }
     if (!(f->low <= f->high))
         return false;
+    if (p->counts)
+        f->left = 0.0;
     include(f, p->least);
     include(f, p->most);
     double span = fmax(f->high - f->low, fmax(fabs(f->high), 1e-6) * 1e-3);
@@ -127,29 +129,30 @@ static void put_x_labels(FILE *stream, const frame *f, const double *values, siz
     }
 }
 
-/* Round numbers, for series whose points are too many to be told apart. */
-static void put_round_labels(FILE *stream, const frame *f) {
-    double values[TICKS + 2], step = round_step((f->right - f->left) / TICKS);
+/* Where x counts: 0 and multiples of a round whole number. */
+static void put_counts(FILE *stream, const frame *f) {
+    double values[2 * TICKS];
+    const double step = fmax(round_step(f->right / TICKS), 1.0);
     size_t count = 0;
-    for (double x = ceil(f->left / step - 1e-9) * step;
-         x <= f->right && count < sizeof values / sizeof *values; x += step)
-        values[count++] = x;
+    for (; count < sizeof values / sizeof *values && (double)count * step <= f->right; count++)
+        values[count] = (double)count * step;
     put_x_labels(stream, f, values, count);
 }
 
-/* The ticks are those of the first series that spans the axis, else of the last one. */
+/* Otherwise the ticks are those of the first series that spans the axis, else of the last one. */
 static void put_x_axis(FILE *stream, const frame *f, const plot *p) {
+    if (p->counts && f->right > 0.0) {
+        put_counts(stream, f);
+        return;
+    }
     for (size_t s = 0; s < p->count; s++) {
         const plot_series *series = &p->series[s];
         bool whole =
             series->count && series->x[0] <= f->left && series->x[series->count - 1] >= f->right;
-        if (!whole && s + 1 < p->count)
-            continue;
-        if (series->count > FEW && f->right > f->left)
-            put_round_labels(stream, f);
-        else
+        if (whole || s + 1 == p->count) {
             put_x_labels(stream, f, series->x, series->count);
-        return;
+            return;
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 #ifndef CLI_PLOT_H
 #define CLI_PLOT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 
@@ -25,6 +26,7 @@ typedef struct plot {
     const plot_series *series;
     size_t count;
     double least, most; /* values that the y axis holds in any case; NaN: none */
+    bool counts;        /* x counts from 0: the axis begins there, its ticks are round */
 } plot;
 
 /* Writes nothing where no series has a point. Points have markers where they are few. */

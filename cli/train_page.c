@@ -24,7 +24,8 @@ static void put_plot(cli_page *page, const char *title, const plot_series *serie
                                      .series = series,
                                      .count = count,
                                      .least = NAN,
-                                     .most = NAN});
+                                     .most = NAN,
+                                     .counts = true});
 }
 
 /* The loss of single steps is noisy: an exponential mean over about 50 of them, its weights summing

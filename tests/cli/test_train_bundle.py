@@ -184,10 +184,10 @@ def test_ticks_are_round_steps(featinv, bundle, data, tmp_path, steps, ticks):
     out = tmp_path / "out"
     featinv("train", "--data", data, "-m", bundle, "-o", out, "--steps", steps, "--batch", 1)
     page = (state_of(out) / "index.html").read_text()
-    axes = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    axes = re.findall(r'<svg class="plot".*?</svg>', page, re.DOTALL)
     assert len(axes) == 3
     for axis in axes:
-        found = re.findall(r'<text x="([\d.]+)" y="196" text-anchor="middle">(\d+)</text>', axis)
+        found = re.findall(r'<text x="([\d.]+)" y="223" text-anchor="middle">(\d+)</text>', axis)
         assert [int(text) for _, text in found] == ticks
-        for x, text in found:  # where the line has that step: the axis begins at 60, 460 wide
-            assert float(x) == pytest.approx(60 + 460 * int(text) / steps, abs=0.06)
+        for x, text in found:  # where the line has that step: the axis begins at 58, 300 wide
+            assert float(x) == pytest.approx(58 + 300 * int(text) / steps, abs=0.06)
